@@ -1,0 +1,55 @@
+# Every target that runs anything uses .venv, which is made from requirements.lock when it is missing.
+
+SCALE ?= auto
+PYTHON ?= python3
+# make lock LOCKFLAGS=--upgrade takes newer versions
+LOCKFLAGS ?=
+
+BIN = .venv/bin
+BOOK = $(BIN)/python -m tools.book
+
+# The kernels of all chapters and tests share one cache of compiled code.
+export NUMBA_CACHE_DIR = $(CURDIR)/_build/numba
+
+.PHONY: help book html freeze test validate bench lock env clean
+.DEFAULT_GOAL := help
+
+help: ## print this list
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-10s %s\n", $$1, $$2 }'
+	@echo "SCALE=$(SCALE) (auto, paper or sample); PYTHON=$(PYTHON) makes the environment"
+
+book: .venv/.complete ## run every stale chapter at SCALE and render _build/<scale>/html
+	@$(BOOK) book --scale $(SCALE)
+
+html: .venv/.complete ## render the published notebooks into _build/published/html; runs nothing
+	@$(BOOK) html
+
+freeze: .venv/.complete ## make the runs at SCALE the stored references
+	@$(BOOK) freeze --scale $(SCALE)
+
+test: .venv/.complete ## style, unit tests, and the small-scale references run again and compared
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg \
+		-p tools.figures --durations=10 tests
+
+validate: .venv/.complete ## run the references of SCALE again and compare text and figures
+	@$(BOOK) validate --scale $(SCALE)
+
+bench: .venv/.complete ## time each compiled kernel beside its numpy form
+	@$(BIN)/python -m tools.bench
+
+lock: .venv/.complete ## write requirements.lock anew from pyproject.toml
+	$(BIN)/uv pip compile pyproject.toml --extra book --extra dev --universal --python-version 3.11 \
+		--fork-strategy fewest --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
+		--no-annotate --quiet $(LOCKFLAGS) -o requirements.lock
+
+env: .venv/.complete ## make .venv from requirements.lock
+
+.venv/.complete: requirements.lock pyproject.toml tools/bootstrap.py
+	@$(PYTHON) tools/bootstrap.py
+
+clean: ## remove _build and all caches; .venv stays
+	rm -rf _build .pytest_cache .ruff_cache .hypothesis
+	find gmmlib tests tools book -name __pycache__ -prune -exec rm -rf {} +
+	find book tests -name .ipynb_checkpoints -prune -exec rm -rf {} +

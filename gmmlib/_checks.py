@@ -1,0 +1,111 @@
+"""What callers may pass, and what they are told when it is something else.
+
+Every message names the argument, what was expected, what came, and what to do.
+"""
+
+import numbers
+
+import numpy as np
+
+ROWS_AT_ONCE = 4096  # checks walk the data in blocks, so that they need no memory of its size
+
+
+def positive_integer(value, name):
+    """Return a count as int."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
+        raise ValueError(f"{name} must be a positive integer; got {value!r}.")
+    return int(value)
+
+
+def non_negative(value, name):
+    """Return a finite real number >= 0 as float."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < np.inf:
+        raise ValueError(f"{name} must be a finite number >= 0; got {value!r}.")
+    return float(value)
+
+
+def generator(random_state):
+    """Turn None, an integer, a Generator or a RandomState into a Generator."""
+    if isinstance(random_state, np.random.Generator):
+        return random_state
+    if isinstance(random_state, np.random.RandomState):
+        return np.random.default_rng(random_state.randint(2**32, size=4, dtype=np.uint64))
+    if random_state is None or (isinstance(random_state, numbers.Integral) and random_state >= 0):
+        return np.random.default_rng(random_state)
+    raise ValueError(
+        "random_state must be None, an integer >= 0 or a numpy Generator or RandomState; "
+        f"got {random_state!r}."
+    )
+
+
+def images(X, name="X", shape=None):
+    """Return (N, H, W) real, finite images as an array, uncopied where they are one already.
+
+    `shape` is the (H, W) that a fitted model expects.
+    """
+    X = np.asarray(X)
+    if X.ndim != 3:
+        raise ValueError(
+            f"{name} must hold images in an array of shape (N, H, W); got shape {X.shape}. "
+            f"One image is image[None]; rows of pixels are reshaped with {name}.reshape(-1, H, W)."
+        )
+    if X.dtype.kind not in "buif":
+        raise ValueError(f"{name} must hold real numbers; got dtype {X.dtype}.")
+    if X.size == 0:
+        raise ValueError(f"{name} must hold at least one image of at least one pixel; got shape {X.shape}.")
+    if shape is not None and X.shape[1:] != tuple(shape):
+        raise ValueError(
+            f"{name} must hold images of {shape[0]} x {shape[1]} pixels, the size the model was fitted on; "
+            f"got {X.shape[1]} x {X.shape[2]}. Crop or resize them, or fit a model on this size."
+        )
+    finite(X, name)
+    return X
+
+
+def finite(X, name):
+    """Refuse NaN and infinity, saying how many there are and where the first one is."""
+    if X.dtype.kind != "f":
+        return
+    count, first = 0, None
+    for start in range(0, len(X), ROWS_AT_ONCE):
+        bad = ~np.isfinite(X[start : start + ROWS_AT_ONCE])
+        if bad.any():
+            count += int(bad.sum())
+            if first is None:
+                where = np.argwhere(bad)[0]
+                first = (start + int(where[0]), *map(int, where[1:]))
+    if count:
+        raise ValueError(
+            f"{name} must be finite; got {count} value{'s' if count > 1 else ''} that "
+            f"{'are' if count > 1 else 'is'} NaN or infinite, the first at index {first}. "
+            "Remove or replace them first."
+        )
+
+
+def sample_weight(weight, n_rows):
+    """Return row weights as a float64 (N,) array; None means one each."""
+    if weight is None:
+        return np.ones(n_rows)
+    weight = np.asarray(weight, dtype=np.float64)
+    if weight.shape != (n_rows,):
+        raise ValueError(
+            f"sample_weight must hold one weight a row, shape ({n_rows},); got shape {weight.shape}."
+        )
+    finite(weight, "sample_weight")
+    if weight.min() < 0:
+        raise ValueError(
+            f"sample_weight must not be negative; got {weight.min():g} at index {int(weight.argmin())}."
+        )
+    if weight.max() == 0:
+        raise ValueError("sample_weight must not be zero everywhere; got all zeros: no row would count.")
+    return weight
+
+
+def enough_rows(weight, n_components, name="X"):
+    """Refuse fewer rows (of positive weight) than components."""
+    n_rows = int(np.count_nonzero(weight))
+    if n_rows < n_components:
+        raise ValueError(
+            f"n_components={n_components} needs at least as many rows of positive weight in {name}; "
+            f"got {n_rows}. Pass more data or ask for fewer components."
+        )

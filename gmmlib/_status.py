@@ -1,0 +1,36 @@
+"""The table that says which paper-scale files are on this machine, and whether they are right."""
+
+from gmmlib import _catalogue
+from gmmlib._catalogue import DATASETS, DatasetError
+
+
+def show():
+    """Print what is where; return whether every file is there and right."""
+    root = _catalogue.named_folder() or _catalogue.cache_folder()
+    print(f"data folder: {_catalogue.place(root)}")
+    print(f"{'data set':<10}{'files':>10}  {'verified':<10}where")
+    trouble = []
+    for dataset in DATASETS.values():
+        missing = _catalogue.absent(dataset, root)
+        present = sorted(set(dataset.files) - set(missing))
+        wrong = _wrong(dataset, root, present)
+        trouble += wrong[:3] + [f"{dataset.title}: {len(wrong) - 3} more files are wrong"] * (len(wrong) > 3)
+        word = "-" if not present else "no" if wrong else "yes"
+        count = f"{len(present)}/{len(dataset.files)}"
+        print(f"{dataset.title:<10}{count:>10}  {word:<10}{root / dataset.folder}")
+        if missing:
+            trouble.append(f"{dataset.title}: {len(missing)} files missing, the first {missing[0]}")
+    for line in trouble:
+        print(line)
+    return not trouble
+
+
+def _wrong(dataset, root, files):
+    """The complaints about those of the files that are not the pinned ones."""
+    complaints = []
+    for file in files:
+        try:
+            _catalogue.read(dataset, root, file)
+        except DatasetError as error:
+            complaints.append(str(error))
+    return complaints

@@ -1,0 +1,455 @@
+"""Mixtures of zero-mean stationary Gaussians: each component is a power spectrum.
+
+A component's covariance is circulant, so its density is a sum over frequencies (see
+`gmmlib.spectrum`), and EM needs nothing of an image but its distinct powers P (N, F):
+
+- E-step: ``l[n, k] = constant[k] + sum_f P[n, f] slope[f, k]``, one matrix product;
+- M-step: ``s[k, f] = sum_n r[n, k] P[n, f] / sum_n r[n, k]``, one more.
+
+The filter of a component is the one that whitens it: its power spectrum is ``1 / s``.
+"""
+
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+from scipy import fft
+from sklearn.base import BaseEstimator, DensityMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import check_is_fitted
+
+from gmmlib import _checks, _kernels, posterior, storage
+from gmmlib.em import Workers, em
+from gmmlib.spectrum import fold, powers, unfold
+
+EMPTY = 1e-10  # share of the weight below which a component has no images left
+
+
+class Parameters(NamedTuple):
+    """K stationary Gaussians of mean zero with F distinct powers each."""
+
+    weights: np.ndarray  # (K,)    mixing weights, sum to 1
+    spectra: np.ndarray  # (K, F)  variance at each frequency, squared grey levels
+
+
+class Statistics(NamedTuple):
+    """What an E-step leaves of its rows; the fields of two chunks add."""
+
+    mass: np.ndarray  # (K,)    sum_n w[n] r[n, k]
+    power: np.ndarray  # (K, F)  sum_n w[n] r[n, k] P[n, f]
+    log_likelihood: float  # sum_n w[n] log p(x_n), nats
+    weight: float  # sum_n w[n]
+
+
+def coefficients(parameters, multiplicity):
+    """Write the log joint as ``P @ slope + constant``: slope (F, K), constant (K,)."""
+    weights, spectra = parameters
+    slope = -0.5 * multiplicity / spectra
+    with np.errstate(divide="ignore"):
+        constant = np.log(weights) - 0.5 * np.log(2 * np.pi * spectra) @ multiplicity
+    return np.ascontiguousarray(slope.T), constant
+
+
+def log_joint(parameters, P, multiplicity):
+    """Log weight plus log density of each image under each component, (N, K), nats."""
+    slope, constant = coefficients(parameters, multiplicity)
+    return P @ slope + constant
+
+
+def e_step(slope, constant, P, weight):
+    """Statistics of a chunk of powers P (n, F) with row weights (n,)."""
+    resp = P @ slope
+    evidence = np.empty(len(P))
+    _kernels.normalise(resp, constant, evidence)
+    resp *= weight[:, None]
+    return Statistics(resp.sum(axis=0), resp.T @ P, weight @ evidence, weight.sum())
+
+
+def m_step(statistics, variance_floor):
+    """Parameters of the largest expected log joint among those with no variance below the floor.
+
+    Each frequency's objective rises up to the weighted mean power and falls after it, so the
+    constrained maximum is the larger of that mean and the floor, and EM still climbs.
+    """
+    mass, power, _, weight = statistics
+    spectra = np.divide(power, mass[:, None], out=np.zeros_like(power), where=mass[:, None] > 0)
+    return Parameters(mass / weight, np.maximum(spectra, variance_floor))
+
+
+def revive(parameters, variance_floor):
+    """Put each empty component in the place of half the heaviest one, at another contrast.
+
+    Returns the parameters and the indices of the components that were empty.
+    """
+    empty = np.flatnonzero(parameters.weights <= EMPTY)
+    if not len(empty):
+        return parameters, empty
+    weights, spectra = parameters.weights.copy(), parameters.spectra.copy()
+    for k in empty:
+        heaviest = weights.argmax()
+        weights[[k, heaviest]] = weights[heaviest] / 2
+        spectra[k] = 1.25 * spectra[heaviest]
+        spectra[heaviest] *= 0.8
+    return Parameters(weights / weights.sum(), np.maximum(spectra, variance_floor)), empty
+
+
+def random_start(P, multiplicity, n_components, weight, variance_floor, rng):
+    """Start each component halfway between one image's powers and their mean, at that image's contrast."""
+    chosen = rng.choice(np.flatnonzero(weight), n_components, replace=False)
+    own = P[chosen]
+    mean = weight @ P / weight.sum()
+    contrast = own @ multiplicity / (mean @ multiplicity)
+    spectra = 0.5 * (own + mean * contrast[:, None])
+    return Parameters(np.full(n_components, 1 / n_components), np.maximum(spectra, variance_floor))
+
+
+class ConvolutionalGMM(DensityMixin, BaseEstimator):
+    """Gaussian mixture with circulant covariances, fitted to images by EM in the Fourier domain.
+
+    Parameters
+    ----------
+    n_components : int
+        Components K.
+    zero_mean_patches : bool
+        The images had their own mean removed: leave out the zero frequency and count
+        H W - 1 dimensions.
+    max_iter : int
+        EM iterations at the most.
+    tol : float
+        Stop when an iteration changes the mean log-likelihood by less, in nats an image.
+        The default 0 runs all `max_iter` iterations.
+    variance_floor : float
+        No variance is let below it, in squared grey levels.  The default suits grey levels in
+        [0, 1]: about the rounding noise of 8-bit pixels, 1 / (12 * 255^2) = 1.3e-6.
+    init : "random_from_data" or mapping
+        Where EM starts: from randomly chosen images, or from ``{"weights": (K,), "spectra":
+        (K, H, W//2 + 1)}``.
+    random_state : int, Generator, RandomState or None
+        Randomness of the start.
+    chunk_size : int
+        Images handled at a time by one thread.
+    callback : callable, optional
+        ``callback(model, iteration)`` after the start and each iteration, with the model usable as
+        it stands; a true result stops EM.
+    progress : bool
+        Show a progress bar.
+
+    Attributes
+    ----------
+    weights_ : ndarray, (K,)
+        Mixing weights.
+    spectra_ : ndarray, (K, H, W//2 + 1)
+        Power spectra in the unitary half-plane convention of `gmmlib.spectrum`, squared grey levels;
+        0 at a frequency that is left out.
+    filters_ : ndarray, (K, H, W//2 + 1)
+        Power spectra of the whitening filters, ``1 / spectra_``; 0 at a frequency that is left out.
+    log_likelihoods_ : ndarray, (number of iterations + 1,)
+        Mean log-likelihood in nats an image at the start and after each iteration.
+    converged_ : bool
+        Whether `tol` stopped the run.
+    n_iter_ : int
+        Iterations run.
+    image_shape_ : (int, int)
+        H and W.
+    n_dimensions_ : int
+        Dimensions the density counts: H W, or H W - 1 with `zero_mean_patches`.
+
+    References
+    ----------
+    Dempster, Laird and Rubin (1977), JRSS B 39, for EM; Goerg (2011), arXiv:1103.3300, for EM on
+    periodograms, the one-dimensional ancestor of this model.
+    """
+
+    def __init__(
+        self,
+        n_components,
+        *,
+        zero_mean_patches=False,
+        max_iter=50,
+        tol=0.0,
+        variance_floor=1e-6,
+        init="random_from_data",
+        random_state=None,
+        chunk_size=2048,
+        callback=None,
+        progress=False,
+    ):
+        self.n_components = n_components
+        self.zero_mean_patches = zero_mean_patches
+        self.max_iter = max_iter
+        self.tol = tol
+        self.variance_floor = variance_floor
+        self.init = init
+        self.random_state = random_state
+        self.chunk_size = chunk_size
+        self.callback = callback
+        self.progress = progress
+
+    def fit(self, X, y=None, sample_weight=None):
+        """Fit by EM.
+
+        Parameters
+        ----------
+        X : array-like, (N, H, W)
+            Real images of any one size.
+        y : object
+            Ignored.
+        sample_weight : array-like, (N,), optional
+            Row weights: 0 leaves a row out, an integer repeats it.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If an argument or the data cannot be used; the text says which and what to do.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If a component lost all its images and was put elsewhere.
+        """
+        _checks.positive_integer(self.n_components, "n_components")
+        _checks.positive_integer(self.max_iter, "max_iter")
+        _checks.non_negative(self.tol, "tol")
+        _checks.non_negative(self.variance_floor, "variance_floor")
+        X = _checks.images(X)
+        weight = _checks.sample_weight(sample_weight, len(X))
+        _checks.enough_rows(weight, self.n_components)
+        layout = fold(X.shape[1:], zero_frequency=not self.zero_mean_patches)
+        if layout.dimension == 0:
+            raise ValueError("X must hold images of at least 2 pixels with zero_mean_patches; got 1 x 1.")
+
+        with self._workers() as workers:
+            P = workers.fill(lambda rows: powers(X[rows], layout), np.empty((len(X), len(layout.bins))))
+            self._check_variance(P, weight, layout)
+            parameters, trace = em(
+                self._start(P, weight, layout),
+                lambda parameters: self._e_step(parameters, P, weight, layout, workers),
+                self._m_step,
+                max_iter=self.max_iter,
+                tol=self.tol,
+                callback=self._callback(layout),
+                progress=self.progress,
+            )
+        self._set(layout, parameters)
+        self.log_likelihoods_, self.converged_ = trace
+        self.n_iter_ = len(trace.log_likelihoods) - 1
+        return self
+
+    def log_joint(self, X):
+        """Log weight plus log density of each image under each component, (N, K), nats.
+
+        Takes images (N, H, W) of the size fitted on; ValueError otherwise.
+        """
+        X = self._images(X)
+        slope, constant = coefficients(self._parameters, self._layout.multiplicity)
+        with self._workers() as workers:
+            return workers.fill(
+                lambda rows: powers(X[rows], self._layout) @ slope + constant,
+                np.empty((len(X), len(constant))),
+            )
+
+    def score_samples(self, X):
+        """Log-likelihood of each image, (N,), nats; memory does not grow with N."""
+        X = self._images(X)
+        slope, constant = coefficients(self._parameters, self._layout.multiplicity)
+        with self._workers() as workers:
+            return workers.fill(
+                lambda rows: posterior.evidence(powers(X[rows], self._layout) @ slope + constant),
+                np.empty(len(X)),
+            )
+
+    def score(self, X, y=None):
+        """Mean log-likelihood, nats an image."""
+        return float(self.score_samples(X).mean())
+
+    def predict(self, X):
+        """Most probable component of each image, (N,); the lowest index among equals."""
+        return self.log_joint(X).argmax(axis=1)
+
+    def predict_proba(self, X):
+        """Posterior of each component, (N, K); rows sum to 1."""
+        return posterior.proba(self.log_joint(X))
+
+    def predict_log_proba(self, X):
+        """Log posteriors, (N, K), accurate even where the posterior rounds to 1."""
+        return posterior.log_proba(self.log_joint(X))
+
+    def sample(self, n_samples=1, random_state=None):
+        """Draw images.
+
+        Parameters
+        ----------
+        n_samples : int
+        random_state : int, Generator, RandomState or None
+
+        Returns
+        -------
+        X : ndarray, (n_samples, H, W)
+            Grouped by component, as scikit-learn's mixtures do.
+        labels : ndarray, (n_samples,)
+            The component each came from.
+        """
+        check_is_fitted(self)
+        n_samples = _checks.positive_integer(n_samples, "n_samples")
+        rng = _checks.generator(random_state)
+        counts = rng.multinomial(n_samples, self.weights_)
+        labels = np.repeat(np.arange(len(counts)), counts)
+        # White noise shaped by the square root of the spectrum has exactly the circulant covariance.
+        noise = fft.rfft2(rng.standard_normal((n_samples, *self.image_shape_)))
+        return fft.irfft2(noise * np.sqrt(self.spectra_)[labels], s=self.image_shape_), labels
+
+    def save(self, path):
+        """Write the fitted model to an npz file, whole or not at all."""
+        check_is_fitted(self)
+        names = ("n_components", "zero_mean_patches", "max_iter", "tol", "variance_floor", "chunk_size")
+        settings = {name: getattr(self, name) for name in names}
+        arrays = {
+            "weights": self.weights_,
+            "spectra": self.spectra_,
+            "log_likelihoods": self.log_likelihoods_,
+            "converged": np.array(int(self.converged_)),
+            "image_shape": np.array(self.image_shape_),
+        }
+        storage.write(path, type(self).__name__, settings, arrays)
+
+    @classmethod
+    def load(cls, path):
+        """Read a model that `save` wrote; `gmmlib.storage.ModelFileError` if the file is not one.
+
+        The start, the random state and the callback are not part of a file.
+        """
+        names = ("weights", "spectra", "log_likelihoods", "converged", "image_shape")
+        settings, arrays = storage.read(path, cls.__name__, names)
+        try:
+            model = cls(**settings)
+            height, width = (int(side) for side in arrays["image_shape"])
+            layout = fold((height, width), zero_frequency=not model.zero_mean_patches)
+            model._set(layout, model._given_parameters(arrays, layout, str(path)))
+        except (TypeError, ValueError) as error:
+            raise storage.ModelFileError(f"{path} holds no usable {cls.__name__}: {error}") from error
+        model.log_likelihoods_ = arrays["log_likelihoods"]
+        model.converged_ = bool(arrays["converged"])
+        model.n_iter_ = len(model.log_likelihoods_) - 1
+        return model
+
+    @property
+    def filters_(self):
+        """Power spectra of the whitening filters, (K, H, W//2 + 1)."""
+        check_is_fitted(self)
+        return np.divide(1.0, self.spectra_, out=np.zeros_like(self.spectra_), where=self.spectra_ > 0)
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "weights_")
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        return tags
+
+    def _workers(self):
+        return Workers(_checks.positive_integer(self.chunk_size, "chunk_size"))
+
+    def _images(self, X):
+        check_is_fitted(self)
+        return _checks.images(X, shape=self.image_shape_)
+
+    def _set(self, layout, parameters):
+        self._layout = layout
+        self._parameters = parameters
+        self.image_shape_ = layout.shape
+        self.n_dimensions_ = layout.dimension
+        self.weights_ = parameters.weights
+        self.spectra_ = unfold(parameters.spectra, layout)
+
+    def _check_variance(self, P, weight, layout):
+        variance = weight @ P / weight.sum()
+        most = variance[layout.bins > 0].max(initial=0.0)
+        if most <= self.variance_floor and layout.dimension > 1:
+            raise ValueError(
+                f"X must vary by more than variance_floor={self.variance_floor:g}; got images whose variance "
+                f"is {most:.3g} at the most at every frequency but zero. Are they constant, or in other "
+                "units (variance_floor is in squared grey levels)?"
+            )
+        zero = int((variance == 0).sum())
+        if zero and self.variance_floor == 0:
+            raise ValueError(
+                f"X has zero variance at {zero} of {len(variance)} frequencies, so its likelihood has no "
+                "bound. Set variance_floor above 0 (in squared grey levels)."
+            )
+
+    def _start(self, P, weight, layout):
+        if isinstance(self.init, str) and self.init == "random_from_data":
+            rng = _checks.generator(self.random_state)
+            return random_start(P, layout.multiplicity, self.n_components, weight, self.variance_floor, rng)
+        if hasattr(self.init, "keys"):
+            return self._given_parameters(self.init, layout, "init")
+        raise ValueError(
+            f'init must be "random_from_data" or a mapping with "weights" and "spectra"; got {self.init!r}.'
+        )
+
+    def _given_parameters(self, mapping, layout, name):
+        """Fold and check weights and half-plane spectra from a caller or a file."""
+        height, width = layout.shape
+        expected = {
+            "weights": (self.n_components,),
+            "spectra": (self.n_components, height, width // 2 + 1),
+        }
+        given = {}
+        for key, shape in expected.items():
+            if key not in mapping:
+                raise ValueError(f'{name} must hold "weights" and "spectra"; got {sorted(mapping)}.')
+            given[key] = np.asarray(mapping[key], dtype=np.float64)
+            if given[key].shape != shape:
+                raise ValueError(f"{name}[{key!r}] must have shape {shape}; got {given[key].shape}.")
+        weights = given["weights"]
+        # Contiguous, as EM's own are: BLAS sums in another order otherwise.
+        spectra = np.ascontiguousarray(given["spectra"].reshape(self.n_components, -1)[:, layout.bins])
+        if not (weights >= 0).all() or abs(weights.sum() - 1) > 1e-6:
+            raise ValueError(
+                f"{name}['weights'] must be >= 0 and sum to 1; "
+                f"got {weights.min():g} at the least and the sum {weights.sum():g}."
+            )
+        if not ((spectra > 0) & (spectra < np.inf)).all():
+            raise ValueError(
+                f"{name}['spectra'] must be positive and finite; got {spectra.min():g} to {spectra.max():g}."
+            )
+        return Parameters(weights, spectra)
+
+    def _e_step(self, parameters, P, weight, layout, workers):
+        slope, constant = coefficients(parameters, layout.multiplicity)
+        total = workers.sum(lambda rows: e_step(slope, constant, P[rows], weight[rows]), len(P))
+        return total, total.log_likelihood / total.weight
+
+    def _m_step(self, statistics):
+        parameters, empty = revive(m_step(statistics, self.variance_floor), self.variance_floor)
+        if len(empty):
+            warnings.warn(
+                f"Components {empty.tolist()} lost all their images; each was put in the place of half the "
+                "heaviest one. Fewer components may fit these data as well.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+        if not (parameters.spectra > 0).all():
+            worst = int((parameters.spectra <= 0).any(axis=1).argmax())
+            raise ValueError(
+                f"Component {worst} has collapsed: its variance is zero at a frequency, so its likelihood "
+                "has no bound. Set variance_floor above 0 (in squared grey levels), or ask for fewer "
+                "components."
+            )
+        return parameters
+
+    def _callback(self, layout):
+        if self.callback is None:
+            return None
+
+        def report(parameters, log_likelihoods):
+            self._set(layout, parameters)
+            self.log_likelihoods_ = np.array(log_likelihoods)
+            return self.callback(self, len(log_likelihoods) - 1)
+
+        return report

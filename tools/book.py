@@ -1,0 +1,88 @@
+"""The command line of the book: run, render, freeze and validate it."""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+from gmmlib import datasets
+from tools import notebooks, references, run, scales, site
+from tools.project import REPOSITORY, SCALES, Project
+
+
+def main(arguments=None):
+    """Carry out one command; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m tools.book", description=__doc__)
+    parser.add_argument("--root", type=Path, default=REPOSITORY, help="project folder (default: this one)")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for command, text in [
+        ("book", "run what is stale and render"),
+        ("html", "render the published notebooks"),
+        ("freeze", "make current runs the references"),
+        ("validate", "run the references again and compare"),
+    ]:
+        sub = commands.add_parser(command, help=text)
+        if command != "html":
+            sub.add_argument("--scale", choices=["auto", *SCALES], default="auto")
+    options = parser.parse_args(arguments)
+    project = Project(options.root.resolve())
+    try:
+        return COMMANDS[options.command](project, getattr(options, "scale", None))
+    except site.NotRendered as error:
+        print(f"not rendered: {error}", file=sys.stderr)
+        return 1
+    except datasets.DatasetError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\ninterrupted; finished notebooks are kept", file=sys.stderr)
+        return 130
+
+
+def book(project, wanted):
+    """Run what is stale, then render."""
+    scale, why = scales.choose(wanted)
+    print(f"scale: {scale} ({why})", flush=True)
+    if scale == "paper":
+        datasets.fetch()  # here, where its progress can be seen, and not inside a notebook
+    if not run.bring_up_to_date(project, scale):
+        print("not rendered, because not every notebook ran", flush=True)
+        return 1
+    site.render(project, project.runs(scale), scale, scale)
+    return 0
+
+
+def html(project, _):
+    """Render what is published; no data is needed."""
+    site.render(project, project.references("paper"), "published", "paper")
+    return 0
+
+
+def freeze(project, wanted):
+    """Make current runs the references."""
+    scale, why = scales.choose(wanted)
+    print(f"scale: {scale} ({why})")
+    return 0 if references.freeze(project, scale) else 1
+
+
+def validate(project, wanted):
+    """Run the references again and compare text and figures."""
+    scale, why = scales.choose(wanted)
+    print(f"scale: {scale} ({why})", flush=True)
+    folder = project.references(scale)
+    paths = [folder / f"{source.stem}.ipynb" for source in notebooks.chapters(project.book)]
+    if missing := [path.name for path in paths if not path.exists()]:
+        print(
+            f"no reference to compare with: {', '.join(missing)}; make freeze SCALE={scale}", file=sys.stderr
+        )
+        return 1
+    command = [sys.executable, "-m", "pytest", "-p", "tools.figures", "--nbval", "--nbval-current-env"]
+    command += ["--nbval-sanitize-with", "tests/sanitize.cfg", "--nbval-cell-timeout", "7200"]
+    # The plugin and the rules belong to the program, whatever project it looks at.
+    return subprocess.run([*command, *map(str, paths)], cwd=REPOSITORY, check=False).returncode
+
+
+COMMANDS = {"book": book, "html": html, "freeze": freeze, "validate": validate}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""A pytest plugin that makes nbval compare figures, and cells without outputs.
+
+Load it with ``-p tools.figures`` beside ``--nbval``. Text is compared as nbval does it. nbval itself
+never looks at a PNG, and passes every cell whose reference was not executed.
+
+Figures are compared by decoded pixels. Files of the same pixels may differ (compression, version text),
+and last digits may move an antialiased edge; a changed letter in a 1000 x 1000 figure already gives an
+RMS difference near 1 of 255 grey levels.
+"""
+
+import base64
+import contextlib
+import io
+
+import numpy as np
+from nbval.plugin import IPyNbCell
+from PIL import Image
+
+from tools import kernels
+from tools.notebooks import FIGURES
+
+TOLERANCE = 0.5  # RMS over all pixels and channels, in grey levels of 255
+
+
+def decode(png):
+    """Pixels (H, W, 4) of a PNG in base64."""
+    with Image.open(io.BytesIO(base64.b64decode(png))) as image:
+        return np.asarray(image.convert("RGBA"), dtype=np.float64)
+
+
+def difference(png, reference):
+    """How two figures differ, in words; None if they are the same within the tolerance."""
+    pixels, expected = decode(png), decode(reference)
+    if pixels.shape != expected.shape:
+        return f"size is {size(pixels)}, the reference has {size(expected)}"
+    rms = np.sqrt(np.mean((pixels - expected) ** 2))
+    if rms > TOLERANCE:
+        return f"RMS difference is {rms:.2f} of 255 grey levels, allowed are {TOLERANCE}"
+    return None
+
+
+def size(pixels):
+    """Width x height."""
+    return f"{pixels.shape[1]} x {pixels.shape[0]}"
+
+
+def figures(outputs):
+    """All PNGs of a cell, in order, displayed or glued."""
+    return [output["data"][mime] for output in outputs for mime in FIGURES if mime in output.get("data", {})]
+
+
+def figure_faults(outputs, reference):
+    """What is wrong with the figures of a cell, one line each."""
+    new, old = figures(outputs), figures(reference)
+    if len(new) != len(old):
+        return [f"{len(new)} figures, the reference has {len(old)}"]
+    pairs = enumerate(zip(new, old, strict=True), 1)
+    return [f"figure {n}: {fault}" for n, (a, b) in pairs if (fault := difference(a, b))]
+
+
+class ComparedCell(IPyNbCell):
+    """A cell of a reference whose every output is compared."""
+
+    def runtest(self):
+        super().runtest()
+        if self.cell.execution_count is None:
+            self.raise_cell_error("the reference was never executed")
+
+    def compare_outputs(self, test, ref, skip_compare=None):
+        same_text = super().compare_outputs(test, ref, (*self.parent.skip_compare, *FIGURES))
+        # The sample's references are stored without their figures.
+        sample = self.parent.nb.metadata.get("provenance", {}).get("scale") == "sample"
+        faults = [] if sample else figure_faults(test, ref)
+        if len(test) != len(ref):
+            faults.append(f"{len(test)} outputs, the reference has {len(ref)}")
+        self.comparison_traceback += faults
+        return same_text and not faults
+
+
+def pytest_itemcollected(item):
+    """Make each cell that nbval collects one of the stricter kind."""
+    if type(item) is IPyNbCell:
+        # nbval offers no hook for its item class, and its `super(IPyNbCell, self)` forbids replacing it.
+        item.__class__ = ComparedCell
+
+
+def pytest_configure(config):
+    """Start kernels without anybody's personal settings."""
+    settings = contextlib.ExitStack()
+    settings.enter_context(kernels.plain_settings())
+    config.add_cleanup(settings.close)

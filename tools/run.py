@@ -1,0 +1,89 @@
+"""Execute the chapters that are stale, and keep only complete runs."""
+
+import re
+import time
+
+import nbformat
+import papermill
+from papermill.exceptions import PapermillExecutionError
+
+from tools import kernels, notebooks, provenance
+
+
+class Failed(Exception):
+    """A chapter did not run to its end; the text says where and why."""
+
+
+def execute(nb, folder, parameters):
+    """Run a notebook in a fresh kernel whose working directory is `folder`; return it normalised.
+
+    Raises
+    ------
+    Failed
+    """
+    if parameters and not notebooks.has_parameters(nb):
+        raise Failed("no cell is tagged `parameters`, so the scale cannot be set")
+    try:
+        with kernels.plain_settings():
+            done = papermill.execute_notebook(
+                nbformat.from_dict(nb), None, parameters=parameters, kernel_name="python3", cwd=folder
+            )
+    except PapermillExecutionError as error:
+        raise Failed(describe(error)) from error
+    except (RuntimeError, TimeoutError) as error:  # the kernel died, or did not start
+        raise Failed(f"{type(error).__name__}: {error}") from error
+    notebooks.normalise(done)
+    if flaws := notebooks.flaws(done):
+        raise Failed("; ".join(flaws))
+    return done
+
+
+def describe(error):
+    """The cell that failed, its source, and the traceback without colours."""
+    traceback = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback))
+    return f"cell {error.cell_index + 1} failed:\n\n{error.source}\n\n{traceback}"
+
+
+def bring_up_to_date(project, scale):
+    """Run every stale chapter of the book and store its notebook; True if all of them stand.
+
+    A chapter that fails does not stop the others, and its last complete run stays as it was.
+    """
+    sources = notebooks.chapters(project.book)
+    failed, ran = [], 0
+    for number, source in enumerate(sources, 1):
+        label = f"[{number}/{len(sources)}] {source.stem}"
+        path = project.runs(scale) / f"{source.stem}.ipynb"
+        try:
+            ran += update(project, source, scale, path, label)
+        except Failed as error:
+            print(f"{label}: FAILED, {error}\n", flush=True)
+            failed.append(source.stem)
+    if failed:
+        print(f"{len(failed)} of {len(sources)} notebooks failed: {', '.join(failed)}", flush=True)
+    elif not ran:
+        print(f"nothing stale among {len(sources)} notebooks", flush=True)
+    return not failed
+
+
+def update(project, source, scale, path, label):
+    """Run one chapter if it is stale; True if it ran."""
+    wanted = provenance.key(project, source, scale)
+    fresh = notebooks.convert(source)
+    reasons = ["first run"]
+    if path.exists():
+        stored = notebooks.read(path)
+        reasons = provenance.changes(stored, wanted)
+        if not reasons:
+            if notebooks.write(notebooks.with_prose_of(stored, fresh), path):
+                print(f"{label}: text renewed, code unchanged", flush=True)
+            return False
+    print(f"{label}: running ({', '.join(reasons)})", flush=True)
+    start = time.monotonic()
+    done = execute(fresh, project.book, wanted["parameters"])
+    if provenance.key(project, source, scale) != wanted:
+        # Nobody could say which of the two versions these outputs belong to.
+        raise Failed("its sources changed while it ran; run it again")
+    notebooks.write(provenance.record(done, wanted), path)
+    print(f"{label}: done in {time.monotonic() - start:.1f} s", flush=True)
+    return True

@@ -1,0 +1,108 @@
+"""Stage the pages of one scale and render them; nothing is executed here."""
+
+import base64
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import yaml
+
+from tools import colophon, mathjax, notebooks, offline
+
+BANNER = (
+    "The numbers and figures on these pages come from a small sample of bundled images, not from the "
+    "paper's data. For the paper's scale: make book SCALE=paper."
+)
+
+
+class NotRendered(Exception):
+    """The pages could not be made; the text says why."""
+
+
+def render(project, folder, name, scale):
+    """Render the notebooks in `folder` with the pages of the book into ``_build/<name>/html``.
+
+    Parameters
+    ----------
+    project : tools.project.Project
+    folder : Path
+        Where the executed notebooks are.
+    name : str
+        ``paper``, ``sample`` or ``published``.
+    scale : str
+        What they were run at.
+
+    Returns
+    -------
+    Path
+        The first page. What stood there before is replaced only by a complete set of pages.
+    """
+    start = time.monotonic()
+    build = project.build(name)
+    source, work, html = build / "source", build / "work", build / "html"
+    shutil.rmtree(source, ignore_errors=True)
+    shutil.rmtree(work, ignore_errors=True)
+    stage(project, folder, source, scale)
+    print(f"rendering the {name} pages", flush=True)
+    build_html(source, work, colophon.commit_of(project.root)[1])
+    new = work / "_build" / "html"
+    if remote := offline.remote_addresses(new):
+        raise NotRendered("pages would load from a network: " + ", ".join(" ".join(pair) for pair in remote))
+    old = build / "old"
+    shutil.rmtree(old, ignore_errors=True)
+    if html.exists():
+        html.rename(old)
+    new.rename(html)
+    shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(work)
+    print(f"rendered in {time.monotonic() - start:.0f} s: {html / 'index.html'}", flush=True)
+    return html / "index.html"
+
+
+def stage(project, folder, source, scale):
+    """Put together everything a build reads: pages, executed notebooks, configuration."""
+    book = source / "book"
+    chapters = [path.stem for path in notebooks.chapters(project.book)]
+    missing = [stem for stem in chapters if not (folder / f"{stem}.ipynb").exists()]
+    if missing:
+        raise NotRendered(f"no executed notebook of {', '.join(missing)} in {folder}")
+    book.mkdir(parents=True)
+    for path in project.book.iterdir():
+        if path.is_file() and path.suffix != ".ipynb" and path.stem not in chapters:
+            shutil.copyfile(path, book / path.name)
+    generated = book / "_generated"
+    generated.mkdir()
+    records = []
+    for stem in chapters:
+        shutil.copyfile(folder / f"{stem}.ipynb", book / f"{stem}.ipynb")
+        nb = notebooks.read(book / f"{stem}.ipynb")
+        records.append(nb.metadata.provenance)
+        # Glue cannot give a figure of another page its caption and alternative text; a file can.
+        for name, png in notebooks.glued_figures(nb):
+            (generated / f"{name}.png").write_bytes(base64.b64decode(png))
+    if (project.book / "_static").is_dir():
+        shutil.copytree(project.book / "_static", book / "_static")
+    mathjax.copy_into(book / "_static")
+    (generated / "provenance.md").write_text(colophon.table(project.root, scale, records), encoding="utf-8")
+    config = yaml.safe_load((project.root / "_config.yml").read_text(encoding="utf-8"))
+    if scale == "sample":
+        config.setdefault("html", {})["announcement"] = BANNER
+    (source / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+    shutil.copyfile(project.root / "_toc.yml", source / "_toc.yml")
+
+
+def build_html(source, work, seconds):
+    """One build in which every warning is an error."""
+    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", "-q", "-W", "-n", "--keep-going"]
+    command += ["--path-output", str(work), str(source)]
+    environment = {**os.environ, "NO_COLOR": "1"}
+    if seconds:
+        environment.setdefault("SOURCE_DATE_EPOCH", seconds)
+    done = subprocess.run(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+    )
+    if done.returncode:
+        raise NotRendered(f"the build stopped:\n{done.stdout}")
