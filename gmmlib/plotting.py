@@ -111,10 +111,10 @@ def curves(x, lines, xlabel, ylabel, *, marker=None, xscale="linear"):
 
 
 def bars(heights, xlabel, ylabel, reference=None, reference_label=None):
-    """Draw one bar a component, and a line at a reference height."""
+    """Draw one bar a component, counted from 1, and a line at a reference height."""
     with style():
         figure, axes = plt.subplots(figsize=(7.2, 2.6))
-        axes.bar(np.arange(len(heights)), heights, color="0.45")
+        axes.bar(np.arange(1, len(heights) + 1), heights, color="0.45")
         if reference is not None:
             axes.axhline(reference, color="C1", ls="--", label=reference_label)
             axes.legend()
