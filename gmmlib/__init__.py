@@ -1,6 +1,7 @@
-"""Gaussian mixture models whose components are power spectra, and what the book needs beside them."""
+"""Gaussian mixture models of images and vectors, and what the book needs beside them."""
 
 from gmmlib.convolutional import ConvolutionalGMM
+from gmmlib.full import FullGMM
 
-__all__ = ["ConvolutionalGMM"]
+__all__ = ["ConvolutionalGMM", "FullGMM"]
 __version__ = "0.1.0"

@@ -64,11 +64,20 @@ def images(X, name="X", shape=None):
 
 def finite(X, name):
     """Refuse NaN and infinity, saying how many there are and where the first one is."""
+    _refuse(X, name, lambda block: ~np.isfinite(block), "finite", "NaN or infinite")
+
+
+def not_infinite(X, name):
+    """Refuse infinity, where NaN stands for a missing value."""
+    _refuse(X, name, np.isinf, "finite or NaN", "infinite")
+
+
+def _refuse(X, name, is_bad, expected, bad_kind):
     if X.dtype.kind != "f":
         return
     count, first = 0, None
     for start in range(0, len(X), ROWS_AT_ONCE):
-        bad = ~np.isfinite(X[start : start + ROWS_AT_ONCE])
+        bad = is_bad(X[start : start + ROWS_AT_ONCE])
         if bad.any():
             count += int(bad.sum())
             if first is None:
@@ -76,8 +85,8 @@ def finite(X, name):
                 first = (start + int(where[0]), *map(int, where[1:]))
     if count:
         raise ValueError(
-            f"{name} must be finite; got {count} value{'s' if count > 1 else ''} that "
-            f"{'are' if count > 1 else 'is'} NaN or infinite, the first at index {first}. "
+            f"{name} must be {expected}; got {count} value{'s' if count > 1 else ''} that "
+            f"{'are' if count > 1 else 'is'} {bad_kind}, the first at index {first}. "
             "Remove or replace them first."
         )
 

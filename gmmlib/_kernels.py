@@ -36,3 +36,69 @@ def normalise(joint, constants, evidence):
         scale = 1.0 / total
         for k in range(n_components):
             joint[n, k] *= scale
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def squared_norm(values, offset):
+    """sum_j (values[j] - offset[j])^2, in eight interleaved sums whose order never changes."""
+    a = b = c = d = e = f = g = h = 0.0
+    n = values.shape[0]
+    for j in range(0, n - 7, 8):
+        a += (values[j] - offset[j]) ** 2
+        b += (values[j + 1] - offset[j + 1]) ** 2
+        c += (values[j + 2] - offset[j + 2]) ** 2
+        d += (values[j + 3] - offset[j + 3]) ** 2
+        e += (values[j + 4] - offset[j + 4]) ** 2
+        f += (values[j + 5] - offset[j + 5]) ** 2
+        g += (values[j + 6] - offset[j + 6]) ** 2
+        h += (values[j + 7] - offset[j + 7]) ** 2
+    total = ((a + b) + (c + d)) + ((e + f) + (g + h))
+    for j in range(n - n % 8, n):
+        total += (values[j] - offset[j]) ** 2
+    return total
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def distances(whitened, offsets, out):
+    """out[n, k] = |whitened[n, block k] - offsets[k]|^2, where K blocks of equal width lie side by side."""
+    width = offsets.shape[1]
+    for n in range(out.shape[0]):
+        for k in range(out.shape[1]):
+            out[n, k] = squared_norm(whitened[n, k * width : (k + 1) * width], offsets[k])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def advance(whitened, offset, rows, distance, constant, needed):
+    """Add |whitened[i] - offset|^2 to distance[i]; keep, packed, the rows whose bound still counts.
+
+    The bound of row r = rows[i] is constant - distance[i] / 2; it counts while it exceeds needed[r].
+    Returns how many rows are left at the front of `rows` and `distance`.
+    """
+    left = 0
+    for i in range(whitened.shape[0]):
+        total = distance[i] + squared_norm(whitened[i], offset)
+        row = rows[i]
+        if constant - 0.5 * total > needed[row]:
+            rows[left] = row
+            distance[left] = total
+            left += 1
+    return left
+
+
+@njit(cache=True, nogil=True)
+def gather(values, rows, out):
+    """out[i, j] = values[rows[i], j] for the columns that `out` has."""
+    for i in range(out.shape[0]):
+        row = rows[i]
+        for j in range(out.shape[1]):
+            out[i, j] = values[row, j]
+
+
+@njit(cache=True, nogil=True)
+def gather_centred(values, rows, centre, share, out):
+    """out[i, j] = sqrt(share[rows[i]]) (values[rows[i], j] - centre[j])."""
+    for i in range(out.shape[0]):
+        row = rows[i]
+        scale = np.sqrt(share[row])
+        for j in range(out.shape[1]):
+            out[i, j] = scale * (values[row, j] - centre[j])

@@ -78,9 +78,17 @@ class Workers:
 
     def map(self, function, n_rows):
         """Yield ``function(rows)`` for each slice of rows, in order; few results wait at any time."""
+        starts = range(0, n_rows, self.chunk_size)
+        return self.each(function, [slice(start, min(start + self.chunk_size, n_rows)) for start in starts])
+
+    def each(self, function, items):
+        """Yield ``function(item)`` for each item, in order; few results wait at any time."""
+        if self.count == 1 or len(items) == 1:
+            yield from map(function, items)
+            return
         waiting = deque()
-        for start in range(0, n_rows, self.chunk_size):
-            waiting.append(self._pool.submit(function, slice(start, min(start + self.chunk_size, n_rows))))
+        for item in items:
+            waiting.append(self._pool.submit(function, item))
             if len(waiting) > 2 * self.count:
                 yield waiting.popleft().result()
         while waiting:

@@ -139,3 +139,90 @@ def assert_never_falls(log_likelihoods, slack=1e-9):
     assert gain[worst] >= -slack, (
         f"log-likelihood fell by {-gain[worst]:.3g} nats at step {worst + 1} of {len(gain)}"
     )
+
+
+def squared_norm(values, offset):
+    """Twin of the compiled kernel: the squared distance of two vectors."""
+    return ((values - offset) ** 2).sum()
+
+
+def distances(whitened, offsets):
+    """Twin of the compiled kernel: squared distances (N, K) of K blocks that lie side by side."""
+    blocks = whitened.reshape(len(whitened), *offsets.shape)
+    return np.einsum("nkd->nk", (blocks - offsets) ** 2)
+
+
+def advance(whitened, offset, rows, distance, constant, needed):
+    """Twin of the compiled kernel: (rows, distances) of those whose bound still counts."""
+    total = distance + ((whitened - offset) ** 2).sum(axis=1)
+    counts = constant - 0.5 * total > needed[rows]
+    return rows[counts], total[counts]
+
+
+def gaussians(n_components, dimension, seed=0, apart=1.0):
+    """Draw weights (K,), means (K, D) and covariances (K, D, D) whose axes have unequal variances."""
+    rng = np.random.default_rng(seed)
+    scale = np.sqrt(4.0 * np.geomspace(1.0, 0.02, dimension))
+    roots = rng.standard_normal((n_components, dimension, 2 * dimension + 2)) * scale[:, None]
+    covariances = roots @ roots.transpose(0, 2, 1) / (2 * dimension + 2)
+    means = 1.0 + apart * rng.standard_normal((n_components, dimension)) * scale
+    return rng.dirichlet(np.full(n_components, 5.0)), means, covariances
+
+
+def draw(n, weights, means, covariances, seed=0):
+    """Draw samples (n, D) of a mixture, in random order."""
+    rng = np.random.default_rng(seed)
+    labels = rng.choice(len(weights), size=n, p=weights)
+    noise, roots = rng.standard_normal((n, means.shape[1])), np.linalg.cholesky(covariances)
+    return np.stack([means[k] + roots[k] @ e for k, e in zip(labels, noise, strict=True)])
+
+
+def gaussian_log_joint(x, weights, means, covariances):
+    """Log weight plus log density (N, K), a scipy density a component."""
+    joint = []
+    for weight, mean, covariance in zip(weights, means, covariances, strict=True):
+        density = multivariate_normal(mean, covariance)
+        joint.append(np.log(weight) + np.reshape(density.logpdf(x), len(x)))
+    return np.stack(joint, axis=1)
+
+
+def posteriors(joint):
+    """Bayes' rule, rows that sum to 1."""
+    return np.exp(joint - logsumexp(joint, axis=1, keepdims=True))
+
+
+def gaussian_m_step(x, resp, reg_covar, zero_means=False):
+    """Weights, means and covariances of weighted posteriors (N, K), from raw sums over whole arrays."""
+    mass = resp.sum(axis=0)
+    means = np.zeros((len(mass), x.shape[1])) if zero_means else (resp.T @ x) / mass[:, None]
+    apart = x[:, None] - means
+    covariances = np.einsum("nk,nki,nkj->kij", resp, apart, apart, optimize=True) / mass[:, None, None]
+    return mass / mass.sum(), means, covariances + reg_covar * np.eye(x.shape[1])
+
+
+def observed_log_joint(x, weights, means, covariances):
+    """Log weight plus log marginal density of what is not NaN, (N, K), a scipy density a sample."""
+    joint = np.empty((len(x), len(weights)))
+    for n, row in enumerate(x):
+        there = np.flatnonzero(~np.isnan(row))
+        for k, weight in enumerate(weights):
+            joint[n, k] = np.log(weight)
+            if len(there):
+                covariance = covariances[k][np.ix_(there, there)]
+                joint[n, k] += multivariate_normal(means[k][there], covariance).logpdf(row[there])
+    return joint
+
+
+def expected(x, weights, means, covariances):
+    """Fill NaN with conditional means, by solves on blocks of the precisions."""
+    filled = x.copy()
+    share = posteriors(observed_log_joint(x, weights, means, covariances))
+    precisions = np.linalg.inv(covariances)
+    for n, row in enumerate(x):
+        gone, there = np.flatnonzero(np.isnan(row)), np.flatnonzero(~np.isnan(row))
+        filled[n, gone] = 0.0
+        for k, precision in enumerate(precisions):
+            pull = precision[np.ix_(gone, there)] @ (row[there] - means[k][there])
+            conditional = means[k][gone] - np.linalg.solve(precision[np.ix_(gone, gone)], pull)
+            filled[n, gone] += share[n, k] * conditional
+    return filled

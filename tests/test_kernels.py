@@ -73,3 +73,46 @@ def test_no_rows_are_no_trouble():
     resp, evidence = run(np.empty((0, 3)), np.zeros(3))
     assert resp.shape == (0, 3)
     assert evidence.shape == (0,)
+
+
+@pytest.mark.parametrize("width", [0, 1, 7, 8, 9, 16, 23, 48, 130])
+def test_the_squared_norm_equals_its_twin(width):
+    rng = np.random.default_rng(width)
+    values, offset = rng.normal(3.0, 1.0, size=(2, width))
+    assert_allclose(_kernels.squared_norm(values, offset), oracles.squared_norm(values, offset), rtol=1e-14)
+
+
+@pytest.mark.parametrize("width", [0, 1, 7, 8, 9, 48])
+@pytest.mark.parametrize("n_components", [1, 2, 5])
+def test_distances_equal_their_twin(width, n_components):
+    rng = np.random.default_rng(width)
+    whitened = rng.normal(size=(40, n_components * width))
+    offsets = rng.normal(size=(n_components, width))
+    out = np.full((40, n_components), np.nan)
+    _kernels.distances(whitened, offsets, out)
+    assert_allclose(out, oracles.distances(whitened, offsets), rtol=1e-13)
+
+
+@pytest.mark.parametrize("width", [1, 7, 48])
+@pytest.mark.parametrize("level", [-np.inf, -20.0, np.inf])
+def test_advance_equals_its_twin(width, level):
+    rng = np.random.default_rng(width)
+    whitened, offset = rng.normal(size=(50, width)), rng.normal(size=width)
+    rows = rng.permutation(90)[:50]
+    distance, constant = rng.gamma(2.0, 10.0, size=50), 3.0
+    needed = level + rng.normal(0.0, 20.0, size=90)
+    expected_rows, expected = oracles.advance(whitened, offset, rows, distance, constant, needed)
+    left = _kernels.advance(whitened, offset, rows, distance, constant, needed)
+    assert left == len(expected_rows)
+    if np.isfinite(level):
+        assert 0 < left < 50
+    assert_array_equal(rows[:left], expected_rows)
+    assert_allclose(distance[:left], expected, rtol=1e-13)
+
+
+def test_advance_drops_a_bound_that_only_equals_what_is_needed():
+    rows, distance = np.arange(2), np.zeros(2)
+    needed = np.array([-2.0, -2.0 - 1e-12])
+    assert _kernels.advance(np.full((2, 1), 2.0), np.zeros(1), rows, distance, 0.0, needed) == 1
+    assert rows[0] == 1
+    assert distance[0] == 4.0

@@ -1,0 +1,63 @@
+"""Stepwise online EM: sufficient statistics that move a step towards those of each batch.
+
+Cappe and Moulines (2009), JRSS B 71, 593-613, show that steps ``eta_t = t^-a`` with 1/2 < a <= 1
+converge; a = 0.6 forgets the start quickly, as Liang and Klein (2009) advise.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+STEP_POWER = 0.6
+
+
+class Moments(NamedTuple):
+    """Moments of each component about a fixed centre, a unit of weight; those of batches add."""
+
+    mass: np.ndarray  # (K,)
+    first: np.ndarray  # (K, D)
+    second: np.ndarray  # (K, D, D)
+    centre: np.ndarray  # (D,)  near the data, so that no digits are lost to their mean
+    steps: int
+
+
+def start(weights, means, covariances, reg_covar, steps):
+    """Moments that have the given parameters, after a number of steps."""
+    centre = weights @ means
+    apart = means - centre
+    second = covariances - reg_covar * np.eye(len(centre)) + apart[:, :, None] * apart[:, None, :]
+    return Moments(weights, weights[:, None] * apart, weights[:, None, None] * second, centre, steps)
+
+
+def step(moments, X, resp, weight):
+    """Move towards a batch X (N, D) with weighted posteriors (N, K) of total weight `weight`."""
+    steps = moments.steps + 1
+    eta = steps**-STEP_POWER
+    samples = X - moments.centre
+    mass = (1 - eta) * moments.mass + eta * resp.sum(axis=0) / weight
+    first = (1 - eta) * moments.first + eta * (resp.T @ samples) / weight
+    second = (1 - eta) * moments.second
+    for k in range(len(mass)):
+        rows = np.flatnonzero(resp[:, k])
+        some = samples[rows] * np.sqrt(resp[rows, k])[:, None]
+        second[k] += (eta / weight) * (some.T @ some)
+    return Moments(mass, first, second, moments.centre, steps)
+
+
+def parameters(moments, reg_covar, zero_means):
+    """Weights (K,), means (K, D) and covariances (K, D, D) of the moments.
+
+    A component that no sample has come to for long keeps a tiny weight, and the ridge keeps its
+    covariance positive definite.
+    """
+    mass = np.maximum(moments.mass, np.finfo(float).tiny)
+    apart = moments.first / mass[:, None]
+    if zero_means:
+        apart = np.tile(-moments.centre, (len(mass), 1))
+        cross = moments.first[:, :, None] * moments.centre / mass[:, None, None]
+        about_zero = moments.second / mass[:, None, None] + cross + cross.transpose(0, 2, 1)
+        covariances = about_zero + np.outer(moments.centre, moments.centre)
+    else:
+        covariances = moments.second / mass[:, None, None] - apart[:, :, None] * apart[:, None, :]
+    covariances = covariances + reg_covar * np.eye(len(moments.centre))
+    return mass / mass.sum(), moments.centre + apart, covariances

@@ -1,0 +1,167 @@
+"""Samples with missing coordinates against marginals and conditionals by other routes."""
+
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose, assert_array_equal
+
+from gmmlib import FullGMM, missing
+from tests import oracles
+
+
+def planted(weights, means, covariances, **settings):
+    """A model that holds these parameters: stopped before its first iteration."""
+    init = {"weights": weights, "means": means, "covariances": covariances}
+    x = oracles.draw(max(len(weights), 5), weights, means, covariances)
+    settings = {"allow_missing": True} | settings
+    return FullGMM(len(weights), init=init, callback=lambda model, iteration: True, **settings).fit(x)
+
+
+def holes(n_components, dimension=5, n=40, share=0.4):
+    """Parameters and samples of a mixture, a share of their values missing; row 0 whole, row 1 empty."""
+    parameters = oracles.gaussians(n_components, dimension, seed=3)
+    x = oracles.draw(n, *parameters, seed=1)
+    gone = np.random.default_rng(2).random(x.shape) < share
+    gone[0], gone[1] = False, True
+    x[gone] = np.nan
+    return parameters, x
+
+
+@pytest.mark.parametrize("n_components", [1, 3])
+def test_densities_are_those_of_the_marginals(n_components):
+    parameters, x = holes(n_components)
+    expected = oracles.observed_log_joint(x, *parameters)
+    model = planted(*parameters)
+    assert_allclose(missing.log_joint(x, *parameters), expected, rtol=1e-10, atol=1e-12)
+    assert_allclose(model.log_joint(x), expected, rtol=1e-10, atol=1e-12)
+    evidence = np.logaddexp.reduce(expected, axis=1)
+    assert_allclose(model.score_samples(x), evidence, rtol=1e-10, atol=1e-12)
+    assert_allclose(model.score(x), evidence.mean(), rtol=1e-10)
+    assert_allclose(model.predict_proba(x), oracles.posteriors(expected), rtol=1e-8, atol=1e-17)
+    assert_array_equal(model.predict(x), expected.argmax(axis=1))
+
+
+def test_a_sample_of_which_nothing_is_known_has_the_weights_for_posteriors():
+    parameters, x = holes(3)
+    model = planted(*parameters)
+    assert_allclose(model.predict_proba(x[1:2])[0], parameters[0], rtol=1e-12)
+    assert_allclose(model.score_samples(x[1:2]), 0.0, atol=1e-14)
+
+
+def test_whole_samples_keep_their_densities_beside_others():
+    parameters, x = holes(3, dimension=80)
+    whole = oracles.draw(20, *parameters, seed=5)
+    model = planted(*parameters)
+    alone = model.log_joint(whole)
+    together = model.log_joint(np.concatenate([whole, x]))
+    assert_allclose(together[:20], alone, rtol=1e-10)
+    assert_allclose(planted(*parameters, allow_missing=False).log_joint(whole), alone, rtol=1e-12)
+
+
+@pytest.mark.parametrize("n_components", [1, 3])
+def test_missing_values_are_filled_with_conditional_means(n_components):
+    parameters, x = holes(n_components)
+    filled = planted(*parameters).impute(x)
+    there = ~np.isnan(x)
+    assert_array_equal(filled[there], x[there])
+    assert np.isfinite(filled).all()
+    assert_allclose(filled, oracles.expected(x, *parameters), rtol=1e-9, atol=1e-10)
+    means = parameters[0] @ parameters[1]
+    assert np.abs(filled - means)[2:][~there[2:]].max() > 0.1  # negative control: more than the mean is known
+    assert_allclose(filled[1], means, rtol=1e-10)
+
+
+def test_impute_leaves_whole_samples_and_its_argument_alone():
+    parameters, x = holes(3)
+    whole = oracles.draw(10, *parameters)
+    model = planted(*parameters)
+    filled = model.impute(whole)
+    assert_array_equal(filled, whole)
+    assert not np.shares_memory(filled, whole)
+    before = x.copy()
+    model.impute(x)
+    assert_array_equal(x, before)
+
+
+def test_independent_coordinates_say_nothing_about_each_other():
+    means, covariances = np.array([[1.0, -2.0, 5.0]]), np.diag([1.0, 2.0, 3.0])[None]
+    filled = planted(np.ones(1), means, covariances).impute([[np.nan, 7.0, np.nan]])
+    assert_allclose(filled, [[1.0, 7.0, 5.0]], rtol=1e-12)
+
+
+def test_filling_a_known_value_back_in_beats_the_mean():
+    parameters = oracles.gaussians(3, 6, seed=8)
+    x = oracles.draw(400, *parameters, seed=2)
+    holed = x.copy()
+    holed[:, 2] = np.nan
+    error = planted(*parameters).impute(holed)[:, 2] - x[:, 2]
+    assert (error**2).mean() < 0.95 * x[:, 2].var()
+
+
+@pytest.mark.parametrize("chunk_size", [1, 7, 1000])
+def test_chunks_change_results_only_to_rounding(chunk_size):
+    parameters, x = holes(3)
+    expected = planted(*parameters).log_joint(x)
+    assert_allclose(
+        planted(*parameters, chunk_size=chunk_size).log_joint(x), expected, rtol=1e-12, atol=1e-12
+    )
+
+
+def test_every_pattern_comes_once_with_its_rows():
+    _, x = holes(2)
+    seen = np.zeros(len(x), dtype=int)
+    for columns, rows in missing.patterns(x):
+        seen[rows] += 1
+        assert_array_equal(~np.isnan(x[rows]), np.tile(columns, (len(rows), 1)))
+    assert_array_equal(seen, 1)
+
+
+NAN = "X must be finite; got 1 value that is NaN or infinite, the first at index (0, 2). "
+INF = "X must be finite or NaN; got 1 value that is infinite, the first at index (0, 2). "
+METHODS = ["score_samples", "score", "predict", "predict_proba", "predict_log_proba", "log_joint"]
+
+
+def row(value):
+    return np.array([[0.0, 0.0, value, 0.0, 0.0]])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_nan_is_refused_unless_it_is_allowed(method):
+    parameters, _ = holes(2)
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        getattr(planted(*parameters, allow_missing=False), method)(row(np.nan))
+    assert str(caught.value) == NAN + "Remove or replace them first."
+    assert np.isfinite(getattr(planted(*parameters), method)(row(np.nan))).all()
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+@pytest.mark.parametrize("method", [*METHODS, "impute"])
+def test_infinity_is_always_refused(method, value):
+    parameters, _ = holes(2)
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        getattr(planted(*parameters), method)(row(value))
+    assert str(caught.value) == INF + "Remove or replace them first."
+
+
+@pytest.mark.parametrize("allow_missing", [False, True])
+@pytest.mark.parametrize("method", ["fit", "fit_predict", "partial_fit"])
+def test_nothing_is_fitted_on_missing_values(method, allow_missing):
+    x = np.concatenate([row(np.nan), np.random.default_rng(0).standard_normal((9, 5))])
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        getattr(FullGMM(2, allow_missing=allow_missing), method)(x)
+    assert str(caught.value) == NAN + "Remove or replace them first."
+
+
+def test_a_later_batch_with_missing_values_is_refused_and_leaves_the_model_as_it_was():
+    parameters, x = holes(2)
+    model = planted(*parameters)
+    before = model.means_.copy()
+    with pytest.raises(ValueError, match=r"^X must be finite; got"):
+        model.partial_fit(x)
+    assert_array_equal(model.means_, before)
+
+
+def test_impute_without_allow_missing_says_what_it_needs():
+    parameters, x = holes(2)
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        planted(*parameters, allow_missing=False).impute(x)
+    assert str(caught.value) == "impute needs allow_missing=True: only then is NaN a missing value."

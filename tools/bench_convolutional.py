@@ -1,0 +1,124 @@
+"""The convolutional mixture beside its own products, scikit-learn's diagonal one, and its kernel's twin."""
+
+import tracemalloc
+
+import numpy as np
+from sklearn.mixture import GaussianMixture
+
+from gmmlib import ConvolutionalGMM, _kernels, convolutional, datasets, patches
+from gmmlib.em import Workers
+from gmmlib.spectrum import fold, powers
+from tests import oracles
+from tools.bench import Row, compare, seconds
+
+N_PATCHES, SIDE, N_COMPONENTS = 200_000, 16, 32
+CHUNK = ConvolutionalGMM(1).chunk_size
+
+
+def photographs():
+    """Training photographs of the paper's data if they are here, else the bundled ones."""
+    try:
+        return datasets.load_bsds("train", "paper") if datasets.available().ok else None
+    except datasets.DatasetError:
+        return None
+
+
+def normalise_kernel(n_rows, n_components):
+    """The kernel that turns log joints into posteriors, beside its numpy twin."""
+    rng = np.random.default_rng(0)
+    joint = 20 * rng.standard_normal((n_rows, n_components))
+    constants = rng.standard_normal(n_components)
+    work, evidence = np.empty_like(joint), np.empty(n_rows)
+
+    def kernel():
+        np.copyto(work, joint)
+        _kernels.normalise(work, constants, evidence)
+
+    return compare(
+        f"kernel normalise / numpy twin, {n_rows:,} x {n_components}, one thread (s)",
+        kernel,
+        lambda: oracles.normalise(joint, constants, _kernels.NEGLIGIBLE),
+        "below 1, or the kernel goes",
+    )
+
+
+def iteration(P, layout, parameters):
+    """One EM iteration beside its own two matrix products, in the same chunks and threads."""
+    weight = np.ones(len(P))
+    resp = np.random.default_rng(0).random((CHUNK, N_COMPONENTS))
+
+    def products(slope, chunk):
+        chunk @ slope
+        return convolutional.Statistics(0.0, resp[: len(chunk)].T @ chunk, 0.0, 0.0)
+
+    with Workers(CHUNK) as workers:
+
+        def em():
+            slope, constant = convolutional.coefficients(parameters, layout.multiplicity)
+            total = workers.sum(
+                lambda rows: convolutional.e_step(slope, constant, P[rows], weight[rows]), len(P)
+            )
+            convolutional.m_step(total, 1e-6)
+
+        def floor():
+            slope, _ = convolutional.coefficients(parameters, layout.multiplicity)
+            workers.sum(lambda rows: products(slope, P[rows]), len(P))
+
+        return compare(
+            f"EM iteration / its two products, {len(P):,} x {SIDE} x {SIDE}, K = {N_COMPONENTS} (s)",
+            em,
+            floor,
+            "at most 2, goal 1.5",
+        )
+
+
+def against_scikit_learn(X):
+    """One iteration, from the difference between fits of 4 and 1, beside scikit-learn's diagonal mixture."""
+    flat = X.reshape(len(X), -1)
+
+    def ours(n):
+        ConvolutionalGMM(N_COMPONENTS, zero_mean_patches=True, max_iter=n, random_state=0).fit(X)
+
+    def theirs(n):
+        model = GaussianMixture(
+            N_COMPONENTS, covariance_type="diag", init_params="random_from_data", tol=0, random_state=0
+        )
+        model.set_params(max_iter=n).fit(flat)
+
+    rows = []
+    for fit in (theirs, ours):
+        fit(1)
+        rows.append([(seconds(lambda f=fit: f(4)) - seconds(lambda f=fit: f(1))) / 3 for _ in range(3)])
+    pairs = np.array(rows)
+    return Row(
+        "scikit-learn's diagonal iteration / ours, the same patches (s)",
+        *np.median(pairs, axis=1),
+        np.median(pairs[0] / pairs[1]),
+        "at least 6",
+    )
+
+
+def memory(X, n_powers):
+    """Peak memory of `fit` beyond its input, beside the array of powers."""
+    tracemalloc.start()
+    ConvolutionalGMM(N_COMPONENTS, zero_mean_patches=True, max_iter=2, random_state=0).fit(X)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    array = len(X) * n_powers * 8
+    return Row(
+        "peak memory of fit beyond its input / the powers (bytes)", peak, array, peak / array, "at most 1.5"
+    )
+
+
+def rows():
+    """Each row of the table."""
+    images = photographs() or datasets.load_bsds("train", "sample")
+    X = patches.remove_mean(patches.sample_patches(images, SIDE, N_PATCHES, 0, min_std=0.04)[0])
+    layout = fold((SIDE, SIDE), zero_frequency=False)
+    P = np.concatenate([powers(X[i : i + CHUNK], layout) for i in range(0, len(X), CHUNK)])
+    model = ConvolutionalGMM(N_COMPONENTS, zero_mean_patches=True, max_iter=10, random_state=0).fit(X)
+    yield iteration(P, layout, model._parameters)
+    yield against_scikit_learn(X)
+    yield memory(X, P.shape[1])
+    yield normalise_kernel(20_000, 32)
+    yield normalise_kernel(20_000, 128)

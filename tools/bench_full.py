@@ -1,0 +1,244 @@
+"""The full-covariance mixture beside scikit-learn's, its own floor, and its kernels' twins."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import tracemalloc
+
+import numpy as np
+from scipy.linalg.blas import dsyrk, dtrmm
+from sklearn.mixture import GaussianMixture
+
+from gmmlib import FullGMM, _kernels, datasets, full, plotting
+from tools.bench import Row, compare
+from tools.project import REPOSITORY
+
+RIDGE = 1e-2
+FIRST_CALL = (
+    "import time, numpy as np; from gmmlib import FullGMM; X = np.random.default_rng(0).random((500, 100));"
+    "start = time.perf_counter(); FullGMM(2, max_iter=1, init='random_from_data', random_state=0).fit(X);"
+    "print(time.perf_counter() - start)"
+)
+
+
+def digits():
+    """Rows of 784 pixels: MNIST's training digits if they are here, else the bundled ones."""
+    try:
+        scale = "paper" if datasets.available().ok else "sample"
+    except datasets.DatasetError:
+        scale = "sample"
+    return datasets.load_mnist("train", scale)[0].reshape(-1, 784)
+
+
+class Ours:
+    """One iteration of EM at a time, from given clusters; BLAS has its threads back after each."""
+
+    def __init__(self, X, labels, n_components):
+        self.model = FullGMM(n_components, reg_covar=RIDGE)
+        with self.model._workers() as workers:
+            self.run = full._Run(self.model, X, np.ones(len(X)), workers, None)
+            self.run.labels = labels
+            self.parameters = self.run.start()
+
+    def __call__(self):
+        with self.model._workers() as self.run.workers:
+            resp, self.log_likelihood = self.run.e_step(self.parameters)
+            self.parameters = self.run.m_step(resp)
+
+
+class Theirs:
+    """The same iterations of scikit-learn's, through the two steps that its `fit` calls."""
+
+    def __init__(self, X, labels, n_components):
+        self.X = X
+        resp = np.zeros((len(X), n_components), dtype=X.dtype)
+        resp[np.arange(len(X)), labels] = 1
+        self.model = GaussianMixture(n_components, reg_covar=RIDGE)
+        self.model._initialize(X, resp)
+
+    def __call__(self):
+        self.log_likelihood, log_resp = self.model._e_step(self.X)
+        self.model._m_step(self.X, log_resp)
+
+
+def against_scikit_learn(X, n_components, bound, rounds=1, dtype=np.float64, labels=None):
+    """Scikit-learn's iteration over ours; ours runs once before, so that nothing is compiled in it."""
+    if labels is None:
+        labels = np.random.default_rng(0).integers(n_components, size=len(X))
+    ours, theirs = Ours(X, labels, n_components), Theirs(X.astype(dtype), labels, n_components)
+    ours()
+    first = ours.log_likelihood
+    name = np.dtype(dtype).name
+    what = f"scikit-learn's iteration ({name}) / ours, {len(X):,} x {X.shape[1]}, K = {n_components} (s)"
+    row = compare(what, theirs, ours, bound, rounds=rounds, warm_up=False)
+    if rounds == 1 and abs(first - theirs.log_likelihood) > (1e-9 if name == "float64" else 1e-3) * abs(
+        first
+    ):
+        raise AssertionError(f"not the same computation: {first} and {theirs.log_likelihood}")
+    return row
+
+
+def floor(X, labels, n_components):
+    """Our iteration beside what no exact one can do without.
+
+    Each sample once under one component by a triangular product, one symmetric rank-k update a sample,
+    and the factorisations.
+    """
+    ours = Ours(X, labels, n_components)
+    ours()
+    groups = [np.asfortranarray(X[labels == k].T) for k in range(n_components)]
+    dimension = X.shape[1]
+    factor = np.asfortranarray(np.tril(np.random.default_rng(0).random((dimension, dimension))))
+    matrix = np.eye(dimension) + 0.1 / dimension
+
+    def least():
+        for group in groups:
+            dtrmm(1.0, factor, group, lower=1)
+            dsyrk(1.0, group, lower=1)
+            np.linalg.cholesky(matrix)
+
+    return compare(
+        f"our iteration / its floor, {len(X):,} x {dimension}, K = {n_components} (s)",
+        ours,
+        least,
+        "at most 6",
+        rounds=3,
+    )
+
+
+def memory(X, n_components):
+    """Peak memory of `fit` beyond its input, beside the input."""
+    FullGMM(2, max_iter=1, random_state=0, init="random_from_data").fit(X[:500])  # compiles
+    tracemalloc.start()
+    FullGMM(n_components, max_iter=2, tol=0, reg_covar=RIDGE, init="random_from_data", random_state=0).fit(X)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    what = f"peak memory of fit beyond its input / the input, {len(X):,} x {X.shape[1]} (bytes)"
+    return Row(what, peak, X.nbytes, peak / X.nbytes, "at most 1.2")
+
+
+def small():
+    """Whole fits of little data, where nothing but overhead is measured."""
+    rng = np.random.default_rng(0)
+    X = np.concatenate([rng.normal(3 * k, 1, size=(334, 2)) for k in range(3)])[:1000]
+    start = {"weights": np.full(3, 1 / 3), "means": X[[0, 400, 900]]}
+    identity = np.tile(np.eye(2), (3, 1, 1))
+
+    def ours():
+        FullGMM(3, max_iter=50, tol=0, init={**start, "covariances": identity}).fit(X)
+
+    def theirs():
+        GaussianMixture(
+            3,
+            max_iter=50,
+            tol=0,
+            weights_init=start["weights"],
+            means_init=start["means"],
+            precisions_init=identity,
+        ).fit(X)
+
+    return compare(
+        "scikit-learn's fit / ours, 1,000 x 2, K = 3, 50 iterations (s)", theirs, ours, "at least 1"
+    )
+
+
+def first_call():
+    """The first fit of a process with nothing compiled, beside one that finds the compiled code on disk."""
+    with tempfile.TemporaryDirectory() as cache:
+        environment = {**os.environ, "NUMBA_CACHE_DIR": cache}
+        cold, warm = (
+            float(
+                subprocess.run(
+                    [sys.executable, "-c", FIRST_CALL], env=environment, capture_output=True, check=True
+                ).stdout
+            )
+            for _ in range(2)
+        )
+    return Row("first fit of a process: compiling / compiled code on disk (s)", cold, warm, cold / warm, "")
+
+
+def kernels():
+    """Each kernel beside its numpy twin."""
+    rng = np.random.default_rng(0)
+    values, rows = rng.standard_normal((20_000, 500)), np.flatnonzero(rng.random(20_000) < 0.05)
+    centre, share = rng.standard_normal(500), rng.random(20_000)
+    out = np.empty((len(rows), 400))
+    yield compare(
+        "kernel gather / numpy twin, 1,000 of 20,000 rows, 400 of 500 columns (s)",
+        lambda: _kernels.gather(values, rows, out),
+        lambda: values[rows, :400],
+        "below 1, or the kernel goes",
+    )
+    wide = np.empty((len(rows), 500))
+    yield compare(
+        "kernel gather_centred / numpy twin, 1,000 of 20,000 rows (s)",
+        lambda: _kernels.gather_centred(values, rows, centre, share, wide),
+        lambda: np.sqrt(share[rows])[:, None] * (values[rows] - centre),
+        "below 1, or the kernel goes",
+    )
+    whitened, offsets, distance = (
+        rng.standard_normal((512, 32 * 48)),
+        rng.random((32, 48)),
+        np.empty((512, 32)),
+    )
+    yield compare(
+        "kernel distances / numpy twin, 512 x 32 blocks of 48 (s)",
+        lambda: _kernels.distances(whitened, offsets, distance),
+        lambda: ((whitened.reshape(512, 32, 48) - offsets) ** 2).sum(axis=2),
+        "below 1, or the kernel goes",
+    )
+    block, offset, needed = rng.standard_normal((512, 96)), rng.random(96), np.zeros(512)
+
+    def kernel():
+        _kernels.advance(block, offset, np.arange(512), np.zeros(512), 60.0, needed)
+
+    def twin():
+        total = ((block - offset) ** 2).sum(axis=1)
+        left = 60.0 - 0.5 * total > needed
+        return np.flatnonzero(left), total[left]
+
+    yield compare("kernel advance / numpy twin, 512 x 96 (s)", kernel, twin, "below 1, or the kernel goes")
+
+
+def growth(X):
+    """Ratios over N, D and K, as rows and as a figure."""
+    rows = []
+    for n in (5_000, 15_000):
+        rows.append(("N", n, against_scikit_learn(X[:n], 32, "at least 1")))
+    turned = X[:10_000] - X[:10_000].mean(axis=0)
+    turned = turned @ np.linalg.eigh(turned.T @ turned)[1][:, ::-1]
+    for d in (64, 196, 784):
+        rows.append(
+            ("D", d, against_scikit_learn(turned[:, :d].copy(), 32, "at least 1", rounds=3 if d < 784 else 1))
+        )
+    for k in (8, 128):
+        rows.append(("K", k, against_scikit_learn(X[:10_000], k, "at least 1")))
+    return rows
+
+
+def rows():
+    """Each row of the table; the growth is drawn in ``_build/bench.png`` too."""
+    X, n_components = digits(), 32
+    labels = full.kmeans_labels(X, np.ones(len(X)), n_components, 0)
+    whole = against_scikit_learn(X, n_components, "at least 35, goal 60", labels=labels)
+    yield whole
+    yield against_scikit_learn(X, n_components, "at least 14", dtype=np.float32, labels=labels)
+    yield floor(X, labels, n_components)
+    yield memory(X, n_components)
+    points = growth(X)
+    for *_, row in points:
+        yield row
+    yield small()
+    yield first_call()
+    yield from kernels()
+    points.append(("N", len(X), whole))
+    draw(points)
+
+
+def draw(points):
+    """One panel for each of N, D and K: how many times faster."""
+    for axis in "NDK":
+        x, y = zip(*[(value, row.ratio) for name, value, row in points if name == axis], strict=True)
+        figure = plotting.curves(x, {axis: y}, axis, "times scikit-learn's speed", marker="o", xscale="log")
+        figure.savefig(REPOSITORY / "_build" / f"bench_{axis}.png", bbox_inches="tight")
