@@ -34,14 +34,16 @@ class _OneBlasThread:
     def __init__(self):
         self._lock = threading.Lock()
         self._inside = 0
+        self._blas = None
 
     def enter(self):
         """Return how many threads BLAS had."""
         with self._lock:
             if self._inside == 0:
-                blas = ThreadpoolController().select(user_api="blas")
-                self._threads = max((library["num_threads"] for library in blas.info()), default=1)
-                self._limit = blas.limit(limits=1)
+                if self._blas is None:  # looking for the libraries takes a millisecond: once is enough
+                    self._blas = ThreadpoolController().select(user_api="blas")
+                self._threads = max((library["num_threads"] for library in self._blas.info()), default=1)
+                self._limit = self._blas.limit(limits=1)
             self._inside += 1
             return self._threads
 

@@ -90,34 +90,31 @@ def data_axes(X, weight, zero_means, workers):
     return principal_axes(total / weight.sum(), centre, kept)
 
 
-def component_moments(Y, resp, zero_mean):
-    """Mass, mean (D',) and covariance (D', D') of the samples of one component, from posteriors (N,).
+def first_moments(Y, resp, workers):
+    """Mass (K,) and sum (K, D') of the samples of each component, from posteriors (N, K)."""
+    mass = sum(workers.map(lambda rows: resp[rows].sum(axis=0), len(resp)))
+    return mass, sum(workers.map(lambda rows: resp[rows].T @ Y[rows], len(resp)))
 
-    Only the rows of positive posterior are read, and of the covariance only the lower triangle is right:
-    it is all that a Cholesky factorisation looks at.
+
+def covariance_about(Y, resp, mass, mean):
+    """Covariance (D', D') of the samples of one component about its mean, from posteriors (N,).
+
+    Only the rows of positive posterior are read, and only the lower triangle is right: it is all that
+    a Cholesky factorisation looks at.
     """
     rows = np.flatnonzero(resp)
-    blocks = [rows[begin : begin + ROWS_AT_ONCE] for begin in range(0, len(rows), ROWS_AT_ONCE)]
-    mass = resp[rows].sum()
     dimension = Y.shape[1]
     gathered = np.empty((min(ROWS_AT_ONCE, len(rows)), dimension))
-    mean = np.zeros(dimension)
-    if not zero_mean and mass > 0:
-        for some in blocks:
-            samples = gathered[: len(some)]
-            _kernels.gather(Y, some, samples)
-            mean += resp[some] @ samples
-        mean /= mass
     covariance = np.zeros((dimension, dimension))
-    for some in blocks:
+    for begin in range(0, len(rows), ROWS_AT_ONCE):
+        some = rows[begin : begin + ROWS_AT_ONCE]
         centred = gathered[: len(some)]
         _kernels.gather_centred(Y, some, mean, resp, centred)
         for start in range(0, dimension, STRIPE):
             stop = min(start + STRIPE, dimension)
             covariance[start:stop, :stop] += centred[:, start:stop].T @ centred[:, :stop]
-    if mass > 0:
-        covariance /= mass
-    return mass, mean, covariance
+    covariance /= mass
+    return covariance
 
 
 def kmeans_labels(X, weight, n_components, random_state):
@@ -276,7 +273,7 @@ class FullGMM(DensityMixin, BaseEstimator):
         allow_missing=False,
         warm_start=False,
         random_state=None,
-        chunk_size=8192,
+        chunk_size=15_000,
         callback=None,
         progress=False,
     ):
@@ -646,7 +643,9 @@ class _Run:
         if isinstance(init, str) and init == "random_from_data":
             rng = _checks.generator(model.random_state)
             chosen = rng.choice(len(self.X), n_components, replace=False)
-            _, mean, covariance = component_moments(self.Y, self.weight, self.zero_means)
+            mass, total = first_moments(self.Y, self.weight[:, None], self.workers)
+            mean = np.zeros(self.Y.shape[1]) if self.zero_means else total[0] / mass[0]
+            covariance = covariance_about(self.Y, self.weight, mass[0], mean)
             covariance.flat[:: len(mean) + 1] += model.reg_covar
             # Without means to tell them apart, components start at different scales.
             scales = 2.0 ** np.linspace(-1, 1, n_components) if self.zero_means else np.ones(n_components)
@@ -686,29 +685,33 @@ class _Run:
 
     def m_step(self, resp):
         """Parameters of the largest expected log joint; prunes, and revives what has died."""
-        mass = sum(self.workers.map(lambda rows: resp[rows].sum(axis=0), len(resp)))
+        mass, total = first_moments(self.Y, resp, self.workers)
         weights = mass / mass.sum()
         if self.model.min_weight is not None:
             stays = weights >= self.model.min_weight
             stays[weights.argmax()] = True
             if not stays.all():
                 self.resp = resp = np.ascontiguousarray(resp[:, stays])
+                mass, total = mass[stays], total[stays]
                 weights = weights[stays] / weights[stays].sum()
         self.counts.append(len(weights))
 
-        means = np.zeros((len(weights), self.Y.shape[1]))
         whiteners = self.room(len(weights))
         empty = weights <= EMPTY
+        means = np.zeros_like(total)
+        if not self.zero_means:
+            np.divide(total, mass[:, None], out=means, where=~empty[:, None])
 
         def update(k):
             if empty[k]:
                 return
-            _, means[k], covariance = component_moments(self.Y, resp[:, k], self.zero_means)
+            covariance = covariance_about(self.Y, resp[:, k], mass[k], means[k])
             covariance.flat[:: len(covariance) + 1] += self.model.reg_covar
             self.put(whiteners, k, weights[k], means[k], covariance)
 
         each = self.workers.each if self.Y.size * self.Y.shape[1] > WORTH_A_THREAD else map
-        deque(each(update, range(len(weights))), maxlen=0)
+        # The longest first, so that no thread is left with one at the end; the order changes no digit.
+        deque(each(update, np.argsort(-mass, kind="stable")), maxlen=0)
         if empty.any():
             weights, means = self.revive(whiteners, weights, means, np.flatnonzero(empty))
         return Parameters(weights, means, whiteners, self.axes, self.constant())

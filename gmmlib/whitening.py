@@ -38,6 +38,7 @@ from gmmlib import _kernels
 
 ENDS = (48, 96, 160, 240, 320, 400, 480, 560, 640)  # where blocks of coordinates end; the last ends at D
 SMALL = 72  # up to here one block, without any search, is faster
+LEAF = 96  # triangular matrices up to this size are inverted by LAPACK
 ROWS_AT_ONCE = 512  # rows gathered for a product: enough for BLAS, few for the memory
 
 
@@ -100,11 +101,21 @@ def inverse_cholesky(covariance):
 
 
 def inverse_triangle(lower):
-    """Inverse of a lower triangular matrix, which is overwritten."""
-    if not len(lower):
-        return lower  # LAPACK refuses to do nothing
-    # Its transpose is upper triangular in the order that LAPACK wants: no copy, and the memory is used again.
-    return dtrtri(np.ascontiguousarray(lower).T, lower=0, overwrite_c=1)[0].T
+    """Inverse of a lower triangular matrix.
+
+    By halves, for products let other threads run, which scipy's LAPACK calls do not.
+    """
+    size = len(lower)
+    if size <= LEAF:
+        return dtrtri(lower, lower=1)[0] if size else lower  # LAPACK refuses to do nothing
+    half = size // 2
+    inverse = np.zeros_like(lower)
+    inverse[:half, :half] = inverse_triangle(lower[:half, :half])
+    inverse[half:, half:] = inverse_triangle(lower[half:, half:])
+    corner = lower[half:, :half] @ inverse[:half, :half]
+    np.matmul(inverse[half:, half:], corner, out=inverse[half:, :half])
+    inverse[half:, :half] *= -1
+    return inverse
 
 
 def triangle(whiteners, k):
@@ -188,11 +199,18 @@ def _finish(Y, whiteners, k, rows, distance, needed, out, buffers):
         left = rows[begin : begin + ROWS_AT_ONCE]
         out[left, k] = -np.inf
         so_far = distance[left, k]
+        nothing_drops = needed[left[0]] == -np.inf
+        if nothing_drops:  # then the samples are copied once, not once a block
+            whole = gathered[: len(left) * Y.shape[1]].reshape(len(left), -1)
+            _kernels.gather(Y, left, whole)
         for block, (start, end) in enumerate(whiteners.blocks[1:], 1):
             if not len(left):
                 break
-            samples = gathered[: len(left) * end].reshape(len(left), end)
-            _kernels.gather(Y, left, samples)
+            if nothing_drops:
+                samples = whole[:, :end]
+            else:
+                samples = gathered[: len(left) * end].reshape(len(left), end)
+                _kernels.gather(Y, left, samples)
             whitened = product[: len(left) * (end - start)].reshape(len(left), end - start)
             np.matmul(samples, whiteners.panels[block][k], out=whitened)
             count = _kernels.advance(

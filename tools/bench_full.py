@@ -65,7 +65,7 @@ class Theirs:
 def against_scikit_learn(X, n_components, bound, rounds=1, dtype=np.float64, labels=None):
     """Scikit-learn's iteration over ours; ours runs once before, so that nothing is compiled in it."""
     if labels is None:
-        labels = np.random.default_rng(0).integers(n_components, size=len(X))
+        labels = full.kmeans_labels(X, np.ones(len(X)), n_components, 0)
     ours, theirs = Ours(X, labels, n_components), Theirs(X.astype(dtype), labels, n_components)
     ours()
     first = ours.log_likelihood
