@@ -101,21 +101,20 @@ def inverse_cholesky(covariance):
 
 
 def inverse_triangle(lower):
-    """Inverse of a lower triangular matrix.
+    """Inverse of a lower triangular matrix, in its place.
 
     By halves, for products let other threads run, which scipy's LAPACK calls do not.
     """
     size = len(lower)
-    if size <= LEAF:
-        return dtrtri(lower, lower=1)[0] if size else lower  # LAPACK refuses to do nothing
-    half = size // 2
-    inverse = np.zeros_like(lower)
-    inverse[:half, :half] = inverse_triangle(lower[:half, :half])
-    inverse[half:, half:] = inverse_triangle(lower[half:, half:])
-    corner = lower[half:, :half] @ inverse[:half, :half]
-    np.matmul(inverse[half:, half:], corner, out=inverse[half:, :half])
-    inverse[half:, :half] *= -1
-    return inverse
+    if size > LEAF:
+        top, bottom, corner = np.s_[: size // 2], np.s_[size // 2 :], lower[size // 2 :, : size // 2]
+        inverse_triangle(lower[top, top])
+        inverse_triangle(lower[bottom, bottom])
+        corner[...] = lower[bottom, bottom] @ (corner @ lower[top, top])
+        corner *= -1
+    elif size:  # LAPACK refuses to do nothing
+        lower[...] = dtrtri(lower, lower=1)[0]
+    return lower
 
 
 def triangle(whiteners, k):
@@ -149,9 +148,8 @@ def log_joint(Y, whiteners, guess=None, out=None, everything=False):
     """
     n_rows, n_components = len(Y), len(whiteners.constants)
     out = np.empty((n_rows, n_components)) if out is None else out
-    distance = np.empty((n_rows, n_components))
-    _first_block(Y, whiteners, distance)
-    np.multiply(distance, -0.5, out=out)
+    _first_block(Y, whiteners, out)
+    out *= -0.5
     out += whiteners.constants
     if len(whiteners.blocks) == 1:
         return out
@@ -163,18 +161,18 @@ def log_joint(Y, whiteners, guess=None, out=None, everything=False):
     needed = np.full(n_rows, -np.inf)
     if everything:
         for k in range(n_components):
-            _finish(Y, whiteners, k, np.arange(n_rows), distance, needed, out, buffers)
+            _finish(Y, whiteners, k, np.arange(n_rows), needed, out, buffers)
         return out
     guess = out.argmax(axis=1) if guess is None else guess
     for k in range(n_components):
-        _finish(Y, whiteners, k, np.flatnonzero(guess == k), distance, needed, out, buffers)
+        _finish(Y, whiteners, k, np.flatnonzero(guess == k), needed, out, buffers)
     needed = out[np.arange(n_rows), guess] - _kernels.NEGLIGIBLE
     for k in range(n_components):
         undecided = guess != k
         hopeless = undecided & (out[:, k] <= needed)
         rows = np.flatnonzero(undecided & ~hopeless)
         out[hopeless, k] = -np.inf
-        _finish(Y, whiteners, k, rows, distance, needed, out, buffers)
+        _finish(Y, whiteners, k, rows, needed, out, buffers)
         needed[rows] = np.maximum(needed[rows], out[rows, k] - _kernels.NEGLIGIBLE)
     return out
 
@@ -192,13 +190,15 @@ def _first_block(Y, whiteners, out):
         _kernels.distances(whitened, offsets, out[start : start + step, :n_components])
 
 
-def _finish(Y, whiteners, k, rows, distance, needed, out, buffers):
+def _finish(Y, whiteners, k, rows, needed, out, buffers):
     """Follow component k through the other blocks; write its log joint where it survives, else -inf."""
+    if whiteners.constants[k] == -np.inf:  # of no weight
+        return
     gathered, product = buffers
     for begin in range(0, len(rows), ROWS_AT_ONCE):
         left = rows[begin : begin + ROWS_AT_ONCE]
+        so_far = 2 * (whiteners.constants[k] - out[left, k])
         out[left, k] = -np.inf
-        so_far = distance[left, k]
         nothing_drops = needed[left[0]] == -np.inf
         if nothing_drops:  # then the samples are copied once, not once a block
             whole = gathered[: len(left) * Y.shape[1]].reshape(len(left), -1)

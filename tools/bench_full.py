@@ -62,8 +62,11 @@ class Theirs:
         self.model._m_step(self.X, log_resp)
 
 
-def against_scikit_learn(X, n_components, bound, rounds=1, dtype=np.float64, labels=None):
-    """Scikit-learn's iteration over ours; ours runs once before, so that nothing is compiled in it."""
+def against_scikit_learn(X, n_components, bound, rounds=1, repeats=1, dtype=np.float64, labels=None):
+    """Scikit-learn's iteration over the mean of some of ours, a first one apart: nothing compiles in it.
+
+    An iteration of scikit-learn's costs the same at every stage; ours gets cheaper as EM settles.
+    """
     if labels is None:
         labels = full.kmeans_labels(X, np.ones(len(X)), n_components, 0)
     ours, theirs = Ours(X, labels, n_components), Theirs(X.astype(dtype), labels, n_components)
@@ -71,7 +74,8 @@ def against_scikit_learn(X, n_components, bound, rounds=1, dtype=np.float64, lab
     first = ours.log_likelihood
     name = np.dtype(dtype).name
     what = f"scikit-learn's iteration ({name}) / ours, {len(X):,} x {X.shape[1]}, K = {n_components} (s)"
-    row = compare(what, theirs, ours, bound, rounds=rounds, warm_up=False)
+    row = compare(what, theirs, lambda: [ours() for _ in range(repeats)], bound, rounds=rounds, warm_up=False)
+    row = row._replace(against=row.against / repeats, ratio=row.ratio * repeats)
     if rounds == 1 and abs(first - theirs.log_likelihood) > (1e-9 if name == "float64" else 1e-3) * abs(
         first
     ):
@@ -221,9 +225,9 @@ def rows():
     """Each row of the table; the growth is drawn in ``_build/bench.png`` too."""
     X, n_components = digits(), 32
     labels = full.kmeans_labels(X, np.ones(len(X)), n_components, 0)
-    whole = against_scikit_learn(X, n_components, "at least 35, goal 60", labels=labels)
+    whole = against_scikit_learn(X, n_components, "at least 35, goal 60", repeats=9, labels=labels)
     yield whole
-    yield against_scikit_learn(X, n_components, "at least 14", dtype=np.float32, labels=labels)
+    yield against_scikit_learn(X, n_components, "at least 14", repeats=9, dtype=np.float32, labels=labels)
     yield floor(X, labels, n_components)
     yield memory(X, n_components)
     points = growth(X)
