@@ -16,7 +16,7 @@ joint, here that of the component that won the sample last time.  As soon as
 :math:`b_k(d) < L - 40` the component is dropped.
 
 **Why 40 nats are enough.** A dropped component holds less than exp(-40) = 4e-18 of the largest term of
-the sum over components, 1/26 of the spacing of float64 at 1.  Leaving K of them out changes the
+the sum over components, 1/52 of the spacing of float64 at 1.  Leaving K of them out changes the
 log-likelihood by less than 4e-18 K nats: below rounding for any K in use.  A posterior of a dropped
 component is exactly 0.  Nothing here is approximate beyond float64 itself.
 

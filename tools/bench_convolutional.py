@@ -9,7 +9,7 @@ from gmmlib import ConvolutionalGMM, _kernels, convolutional, datasets, patches
 from gmmlib.em import Workers
 from gmmlib.spectrum import fold, powers
 from tests import oracles
-from tools.bench import Row, compare, seconds
+from tools.timing import Row, compare, seconds
 
 N_PATCHES, SIDE, N_COMPONENTS = 200_000, 16, 32
 CHUNK = ConvolutionalGMM(1).chunk_size

@@ -11,8 +11,8 @@ from scipy.linalg.blas import dsyrk, dtrmm
 from sklearn.mixture import GaussianMixture
 
 from gmmlib import FullGMM, _kernels, datasets, full, plotting
-from tools.bench import Row, compare
 from tools.project import REPOSITORY
+from tools.timing import Row, compare
 
 RIDGE = 1e-2
 FIRST_CALL = (
