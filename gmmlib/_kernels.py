@@ -1,4 +1,4 @@
-"""The compiled loops, and the only importer of numba.
+"""The compiled loops.
 
 A kernel is here because a timing says so: ``make bench`` sets each beside its numpy twin.
 Kernels check nothing, write into arrays the caller owns, add up in the order of their indices,
@@ -85,6 +85,13 @@ def advance(whitened, offset, rows, distance, constant, needed):
     return left
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
+def score(whitened, offset, rows, constant, out):
+    """out[rows[i]] = constant - |whitened[i] - offset|^2 / 2."""
+    for i in range(whitened.shape[0]):
+        out[rows[i]] = constant - 0.5 * squared_norm(whitened[i], offset)
+
+
 @njit(cache=True, nogil=True)
 def gather(values, rows, out):
     """out[i, j] = values[rows[i], j] for the columns that `out` has."""
@@ -95,10 +102,10 @@ def gather(values, rows, out):
 
 
 @njit(cache=True, nogil=True)
-def gather_centred(values, rows, centre, share, out):
-    """out[i, j] = sqrt(share[rows[i]]) (values[rows[i], j] - centre[j])."""
+def gather_centred(values, rows, centre, share, unit, out):
+    """out[i, j] = sqrt(share[rows[i]] unit) (values[rows[i], j] - centre[j])."""
     for i in range(out.shape[0]):
         row = rows[i]
-        scale = np.sqrt(share[row])
+        scale = np.sqrt(share[row] * unit)
         for j in range(out.shape[1]):
             out[i, j] = scale * (values[row, j] - centre[j])

@@ -1,199 +1,11 @@
-"""Mixtures of Gaussians with full covariances, by exact EM that skips what cannot be seen.
-
-The samples are turned once into their principal axes, and columns that never vary are set aside; both
-leave every density as it is.  In those coordinates the E-step drops components as soon as they are
-provably out of reach (see `gmmlib.whitening`), and the M-step of a component visits only the samples
-whose posterior is not 0.
-
-With ``w[n]`` the row weights and ``r[n, k]`` the posteriors, the M-step is
-
-- ``mass[k] = sum_n w[n] r[n, k]``, ``weights[k] = mass[k] / sum_n w[n]``;
-- ``means[k] = sum_n w[n] r[n, k] x[n] / mass[k]``, or 0;
-- ``covariances[k] = sum_n w[n] r[n, k] (x[n] - means[k]) (x[n] - means[k])' / mass[k] + reg_covar I``.
-"""
-
-import warnings
-from collections import deque
-from typing import NamedTuple
+"""The estimator of mixtures of Gaussians with full covariances; its steps are in `gmmlib.full_em`."""
 
 import numpy as np
 from sklearn.base import BaseEstimator, DensityMixin
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
-from threadpoolctl import threadpool_limits
 
-from gmmlib import _checks, _kernels, missing, online, posterior, storage, whitening
+from gmmlib import _checks, full_em, missing, online, posterior, storage, whitening
 from gmmlib.em import Workers, em
-
-EMPTY = 1e-10  # share of the weight below which a component has no samples left
-REMEDIES = (
-    "Set reg_covar above 0 (it is added to every variance, in squared units of the data), drop such "
-    "columns, or ask for fewer components."
-)
-ROWS_AT_ONCE = 512  # rows of a component gathered for one rank-k update
-WORTH_A_THREAD = 1_000_000  # multiplications of an M-step above which handing it to threads pays
-STRIPE = 128  # rows of a covariance updated by one product
-
-
-class Axes(NamedTuple):
-    """Coordinates in which a component's first few tell most: y = (x - centre)[kept] @ axes."""
-
-    centre: np.ndarray  # (D,)
-    kept: np.ndarray  # (D,) of bool; the other columns are the centre's in every sample
-    axes: np.ndarray | None  # (D', D') orthonormal columns by falling variance; None for the identity
-
-    def turn(self, X):
-        """Samples (n, D) to coordinates (n, D')."""
-        Y = np.subtract(X, self.centre, dtype=np.float64)
-        if not self.kept.all():
-            Y = Y[:, self.kept]
-        return Y if self.axes is None else Y @ self.axes
-
-
-class Parameters(NamedTuple):
-    """What an M-step hands to the E-step."""
-
-    weights: np.ndarray  # (K,)
-    means: np.ndarray  # (K, D'), coordinates of `axes`
-    whiteners: whitening.Whiteners
-    axes: Axes
-    constant: float  # log density of the columns set aside, the same for every component, nats
-
-
-def principal_axes(second_moment, centre, kept):
-    """Axes of falling variance of a (D', D') second moment about the centre."""
-    if len(second_moment) <= whitening.SMALL:
-        return Axes(centre, kept, None)  # one block holds all coordinates: their order does not matter
-    return Axes(centre, kept, np.ascontiguousarray(np.linalg.eigh(second_moment)[1][:, ::-1]))
-
-
-def data_axes(X, weight, zero_means, workers):
-    """Principal axes of weighted samples about their mean (or 0), without the columns that never vary."""
-    centre = np.zeros(X.shape[1]) if zero_means else weight @ X / weight.sum()
-    first = np.zeros(X.shape[1]) if zero_means else np.asarray(X[0], dtype=np.float64)
-    kept = np.zeros(X.shape[1], dtype=bool)
-    for varies in workers.map(lambda rows: (X[rows] != first).any(axis=0), len(X)):
-        kept |= varies
-    centre[~kept] = first[~kept]
-    if kept.sum() <= whitening.SMALL:
-        return Axes(centre, kept, None)
-    plain = Axes(centre, kept, None)
-
-    def moment(rows):
-        Y = plain.turn(X[rows])
-        Y *= np.sqrt(weight[rows])[:, None]
-        return Y.T @ Y
-
-    total = sum(workers.map(moment, len(X)))
-    return principal_axes(total / weight.sum(), centre, kept)
-
-
-def first_moments(Y, resp, workers):
-    """Mass (K,) and sum (K, D') of the samples of each component, from posteriors (N, K)."""
-    mass = sum(workers.map(lambda rows: resp[rows].sum(axis=0), len(resp)))
-    return mass, sum(workers.map(lambda rows: resp[rows].T @ Y[rows], len(resp)))
-
-
-def covariance_about(Y, resp, mass, mean):
-    """Covariance (D', D') of the samples of one component about its mean, from posteriors (N,).
-
-    Only the rows of positive posterior are read, and only the lower triangle is right: it is all that
-    a Cholesky factorisation looks at.
-    """
-    rows = np.flatnonzero(resp)
-    dimension = Y.shape[1]
-    gathered = np.empty((min(ROWS_AT_ONCE, len(rows)), dimension))
-    covariance = np.zeros((dimension, dimension))
-    for begin in range(0, len(rows), ROWS_AT_ONCE):
-        some = rows[begin : begin + ROWS_AT_ONCE]
-        centred = gathered[: len(some)]
-        _kernels.gather_centred(Y, some, mean, resp, centred)
-        for start in range(0, dimension, STRIPE):
-            stop = min(start + STRIPE, dimension)
-            covariance[start:stop, :stop] += centred[:, start:stop].T @ centred[:, :stop]
-    covariance /= mass
-    return covariance
-
-
-def kmeans_labels(X, weight, n_components, random_state):
-    """Cluster of each row by k-means, as scikit-learn's mixtures start."""
-    if isinstance(random_state, np.random.Generator):
-        random_state = int(random_state.integers(2**31))
-    uniform = None if (weight == weight[0]).all() else weight
-    model = KMeans(n_components, n_init=1, random_state=check_random_state(random_state))
-    # Its threads add centres in the order in which they finish: one thread, so that digits stay the same.
-    with warnings.catch_warnings(), threadpool_limits(1, user_api="openmp"):
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than clusters: see revive
-        return model.fit(X, sample_weight=uniform).labels_
-
-
-def turned(weights, means, covariances):
-    """Parameters in the principal axes of the mixture itself; a function of the arguments alone."""
-    centre = weights @ means
-    apart = means - centre
-    n_components, dimension = means.shape
-    whiteners = whitening.allocate(n_components, dimension)
-    with Workers(1) as workers:  # BLAS of one thread throughout, so that digits do not depend on its number
-        total = np.tensordot(weights, covariances, 1) + (apart.T * weights) @ apart
-        axes = principal_axes(total, centre, np.ones(dimension, dtype=bool))
-        centres = axes.turn(means)
-
-        def put(k):
-            covariance = covariances[k]
-            if axes.axes is not None:
-                covariance = axes.axes.T @ covariance @ axes.axes
-            whitening.put(whiteners, k, weights[k], centres[k], covariance)
-
-        deque(workers.each(put, range(n_components)), maxlen=0)
-    return Parameters(weights, centres, whiteners, axes, 0.0)
-
-
-def given(mapping, n_components, dimension, name):
-    """Check weights, means and covariances from a caller or a file."""
-    form = next((key for key in ("covariances", "precisions") if key in mapping), None)
-    if form is None or "weights" not in mapping or "means" not in mapping:
-        raise ValueError(
-            f'{name} must hold "weights", "means" and "covariances" or "precisions"; got {sorted(mapping)}.'
-        )
-    shapes = {
-        "weights": (n_components,),
-        "means": (n_components, dimension),
-        form: (n_components, dimension, dimension),
-    }
-    arrays = {}
-    for key, shape in shapes.items():
-        arrays[key] = np.array(mapping[key], dtype=np.float64)
-        if arrays[key].shape != shape:
-            raise ValueError(f"{name}[{key!r}] must have shape {shape}; got {arrays[key].shape}.")
-        _checks.finite(arrays[key], f"{name}[{key!r}]")
-    weights = arrays["weights"]
-    if weights.min() < 0 or abs(weights.sum() - 1) > 1e-6:
-        raise ValueError(
-            f"{name}['weights'] must be >= 0 and sum to 1; "
-            f"got {weights.min():g} at the least and the sum {weights.sum():g}."
-        )
-    for k, matrix in enumerate(arrays[form]):
-        try:
-            if not np.allclose(matrix, matrix.T, rtol=1e-8, atol=1e-12 * abs(matrix).max()):
-                raise np.linalg.LinAlgError
-            factor = whitening.inverse_cholesky(matrix)
-        except np.linalg.LinAlgError:
-            raise ValueError(
-                f"{name}[{form!r}] must be symmetric and positive definite; number {k} is not. "
-                "Add a small multiple of the identity."
-            ) from None
-        if form == "precisions":
-            arrays[form][k] = factor.T @ factor
-    return weights, arrays["means"], arrays[form]
-
-
-def normalised(joint):
-    """Posteriors (n, K), in place, and log-likelihoods (n,) of log joints."""
-    evidence = np.empty(len(joint))
-    _kernels.normalise(joint, np.zeros(joint.shape[1]), evidence)
-    return joint, evidence
 
 
 class FullGMM(DensityMixin, BaseEstimator):
@@ -334,7 +146,7 @@ class FullGMM(DensityMixin, BaseEstimator):
             X, weight = X[weight > 0], weight[weight > 0]
         self._online = None
         with self._workers() as workers:
-            run = _Run(self, X, weight, workers, start)
+            run = full_em.Run(self, X, weight, workers, start)
             parameters, trace = em(
                 run.start(),
                 run.e_step,
@@ -356,7 +168,7 @@ class FullGMM(DensityMixin, BaseEstimator):
 
     def score_samples(self, X):
         """Log-likelihood of each sample, (N,), nats; memory does not grow with N."""
-        return self._by_chunk(X, lambda joint: normalised(joint)[1])
+        return self._by_chunk(X, lambda joint: full_em.normalised(joint)[1])
 
     def score(self, X, y=None):
         """Mean log-likelihood, nats a sample."""
@@ -368,7 +180,7 @@ class FullGMM(DensityMixin, BaseEstimator):
 
     def predict_proba(self, X):
         """Posterior of each component, (N, K); exactly 0 where it is below exp(-40)."""
-        return self._by_chunk(X, lambda joint: normalised(joint)[0], per_component=True)
+        return self._by_chunk(X, lambda joint: full_em.normalised(joint)[0], per_component=True)
 
     def predict_log_proba(self, X):
         """Log posteriors, (N, K), accurate even where the posterior rounds to 1."""
@@ -402,7 +214,7 @@ class FullGMM(DensityMixin, BaseEstimator):
         if first:
             _checks.enough_rows(weight, self.n_components)
             with self._workers() as workers:
-                run = _Run(self, X, weight, workers, self.init)
+                run = full_em.Run(self, X, weight, workers, self.init)
                 self._set(run.unturned(run.start()))
             self._online = None
         moments = self._online
@@ -411,13 +223,13 @@ class FullGMM(DensityMixin, BaseEstimator):
             moments = online.start(self.weights_, self.means_, self.covariances_, self.reg_covar, steps)
             self.log_likelihoods_, self.component_counts_ = np.empty(0), np.empty(0, dtype=np.int64)
         joint = self.log_joint(X)
-        resp, evidence = normalised(joint)
+        resp, evidence = full_em.normalised(joint)
         moments = online.step(moments, X, resp * weight[:, None], weight.sum())
         learned = online.parameters(moments, self.reg_covar, self.means == "zero")
         try:
-            scorer = turned(*learned)
+            scorer = full_em.turned(*learned)
         except np.linalg.LinAlgError:
-            raise ValueError(f"A covariance is singular after this batch. {REMEDIES}") from None
+            raise ValueError(f"A covariance is singular after this batch. {full_em.REMEDIES}") from None
         self._set(learned)
         self._scorer.append(scorer)
         self._online = moments
@@ -494,7 +306,7 @@ class FullGMM(DensityMixin, BaseEstimator):
         try:
             model = cls(**settings)
             n_components, dimension = arrays["means"].shape
-            weights, means, covariances = given(arrays, n_components, dimension, str(path))
+            weights, means, covariances = full_em.given(arrays, n_components, dimension, str(path))
         except (TypeError, ValueError) as error:
             raise storage.ModelFileError(f"{path} holds no usable {cls.__name__}: {error}") from error
         model._set((weights, means, covariances))
@@ -559,7 +371,7 @@ class FullGMM(DensityMixin, BaseEstimator):
     def _parameters(self):
         """The learned parameters in axes that suit the search; a function of the public ones alone."""
         if not self._scorer:
-            self._scorer.append(turned(self.weights_, self.means_, self.covariances_))
+            self._scorer.append(full_em.turned(self.weights_, self.means_, self.covariances_))
         return self._scorer[0]
 
     def _by_chunk(self, X, function, *, per_component=False, dtype=np.float64, everything=False):
@@ -593,195 +405,3 @@ SETTINGS = (
     "chunk_size",
 )
 LEARNED = ("weights", "means", "covariances", "log_likelihoods", "component_counts", "converged", "n_iter")
-
-
-class _Run:
-    """One fit: the samples in their axes, the posteriors of the last E-step, and the two steps."""
-
-    def __init__(self, model, X, weight, workers, init):
-        self.model, self.X, self.weight, self.workers, self.init = model, X, weight, workers, init
-        self.zero_means = model.means == "zero"
-        self.total = weight.sum()
-        self.weighted = not (weight == 1).all()
-        self.counts = []
-        self.labels = None
-        if isinstance(init, str) and init == "kmeans":  # it copies the data, so before we do
-            self.labels = kmeans_labels(X, weight, model.n_components, model.random_state)
-        with Workers(min(model.chunk_size, ROWS_AT_ONCE)) as turning:  # copies a chunk more than once
-            self.axes = data_axes(X, weight, self.zero_means, turning)
-            self.Y = turning.fill(
-                lambda rows: self.axes.turn(X[rows]), np.empty((len(X), int(self.axes.kept.sum())))
-            )
-        self.n_set_aside = int((~self.axes.kept).sum())
-        if self.n_set_aside and model.reg_covar == 0:
-            columns = np.flatnonzero(~self.axes.kept)
-            raise ValueError(
-                f"X has {len(columns)} columns that never vary, the first at index {columns[0]}, so every "
-                f"covariance is singular. {REMEDIES}"
-            )
-        self.resp = None
-        self.whiteners = None
-
-    def release(self):
-        """Let go of everything of the size of the data."""
-        self.X = self.Y = self.resp = None
-
-    def start(self):
-        """First parameters, from posteriors of 0 and 1 or from what the caller gives."""
-        model, init, n_components = self.model, self.init, self.model.n_components
-        if hasattr(init, "keys"):
-            if init is not model.init:  # a warm start; components may have been removed before it
-                n_components = len(init["weights"])
-            weights, means, covariances = given(init, n_components, self.X.shape[1], "init")
-            if self.zero_means and means.any():
-                raise ValueError('init["means"] must be 0 everywhere with means="zero".')
-            return turned(weights, means, covariances)
-        if self.labels is not None:
-            self.resp = np.zeros((len(self.X), n_components))
-            self.resp[np.arange(len(self.X)), self.labels] = self.weight
-            return self.m_step(self.resp)
-        if isinstance(init, str) and init == "random_from_data":
-            rng = _checks.generator(model.random_state)
-            chosen = rng.choice(len(self.X), n_components, replace=False)
-            mass, total = first_moments(self.Y, self.weight[:, None], self.workers)
-            mean = np.zeros(self.Y.shape[1]) if self.zero_means else total[0] / mass[0]
-            covariance = covariance_about(self.Y, self.weight, mass[0], mean)
-            covariance.flat[:: len(mean) + 1] += model.reg_covar
-            # Without means to tell them apart, components start at different scales.
-            scales = 2.0 ** np.linspace(-1, 1, n_components) if self.zero_means else np.ones(n_components)
-            centres = np.zeros((n_components, len(mean))) if self.zero_means else self.Y[chosen]
-            self.counts.append(n_components)
-            return self.parameters(
-                np.full(n_components, 1 / n_components),
-                centres,
-                lambda k: scales[k] * covariance,
-            )
-        raise ValueError(
-            'init must be "kmeans", "random_from_data" or a mapping with "weights", "means" and '
-            f'"covariances" or "precisions"; got {init!r}.'
-        )
-
-    def e_step(self, parameters):
-        """Posteriors times row weights (N, K), and the mean log-likelihood."""
-        own = parameters.axes is self.axes
-        n_components = len(parameters.weights)
-        guessed = self.resp is not None and self.resp.shape[1] == n_components
-        if not guessed:
-            self.resp = np.empty((len(self.X), n_components))
-
-        def evaluate(rows):
-            Y = self.Y[rows] if own else parameters.axes.turn(self.X[rows])
-            resp, weight = self.resp[rows], self.weight[rows]
-            guess = resp.argmax(axis=1) if guessed else None
-            _, evidence = normalised(whitening.log_joint(Y, parameters.whiteners, guess, out=resp))
-            if self.weighted:
-                resp *= weight[:, None]
-            return weight @ evidence
-
-        log_likelihood = sum(self.workers.map(evaluate, len(self.X))) / self.total
-        if not self.counts:  # a given start, which no M-step has counted
-            self.counts.append(n_components)
-        return self.resp, log_likelihood + parameters.constant
-
-    def m_step(self, resp):
-        """Parameters of the largest expected log joint; prunes, and revives what has died."""
-        mass, total = first_moments(self.Y, resp, self.workers)
-        weights = mass / mass.sum()
-        if self.model.min_weight is not None:
-            stays = weights >= self.model.min_weight
-            stays[weights.argmax()] = True
-            if not stays.all():
-                self.resp = resp = np.ascontiguousarray(resp[:, stays])
-                mass, total = mass[stays], total[stays]
-                weights = weights[stays] / weights[stays].sum()
-        self.counts.append(len(weights))
-
-        whiteners = self.room(len(weights))
-        empty = weights <= EMPTY
-        means = np.zeros_like(total)
-        if not self.zero_means:
-            np.divide(total, mass[:, None], out=means, where=~empty[:, None])
-
-        def update(k):
-            if empty[k]:
-                return
-            covariance = covariance_about(self.Y, resp[:, k], mass[k], means[k])
-            covariance.flat[:: len(covariance) + 1] += self.model.reg_covar
-            self.put(whiteners, k, weights[k], means[k], covariance)
-
-        each = self.workers.each if self.Y.size * self.Y.shape[1] > WORTH_A_THREAD else map
-        # The longest first, so that no thread is left with one at the end; the order changes no digit.
-        deque(each(update, np.argsort(-mass, kind="stable")), maxlen=0)
-        if empty.any():
-            weights, means = self.revive(whiteners, weights, means, np.flatnonzero(empty))
-        return Parameters(weights, means, whiteners, self.axes, self.constant())
-
-    def parameters(self, weights, means, covariance_of):
-        """Parameters in the axes of the data."""
-        whiteners = self.room(len(weights))
-        for k, weight in enumerate(weights):
-            self.put(whiteners, k, weight, means[k], covariance_of(k))
-        return Parameters(weights, means, whiteners, self.axes, self.constant())
-
-    def room(self, n_components):
-        """Whiteners to write into; an M-step overwrites those of the one before."""
-        if self.whiteners is None or len(self.whiteners.constants) != n_components:
-            self.whiteners = None  # let go of the old ones first
-            self.whiteners = whitening.allocate(n_components, self.Y.shape[1])
-        return self.whiteners
-
-    def put(self, whiteners, k, weight, mean, covariance):
-        """Factorise one component, or say why it cannot be done."""
-        try:
-            whitening.put(whiteners, k, weight, mean, covariance)
-        except np.linalg.LinAlgError:
-            raise ValueError(
-                f"The covariance of component {k} is singular: its samples lie on a hyperplane, are too few "
-                f"for {len(mean)} dimensions, or columns repeat each other. {REMEDIES}"
-            ) from None
-
-    def revive(self, whiteners, weights, means, empty):
-        """Put each empty component in the place of half the heaviest one, a little aside or wider."""
-        warnings.warn(
-            f"Components {empty.tolist()} lost all their samples; each was put in the place of half the "
-            "heaviest one. Fewer components may fit these data as well; min_weight removes such components.",
-            ConvergenceWarning,
-            stacklevel=6,
-        )
-        for k in empty:
-            heaviest = weights.argmax()
-            weights[[k, heaviest]] = weights[heaviest] / 2
-            lower = whitening.inverse_triangle(whitening.triangle(whiteners, heaviest))
-            covariance = lower @ lower.T
-            means[k] = means[heaviest]
-            if self.zero_means:
-                self.put(whiteners, k, weights[k], means[k], 1.5 * covariance)
-            else:
-                means[k] += 0.5 * lower[:, 0] if len(lower) else 0.0
-                self.put(whiteners, k, weights[k], means[k], covariance)
-            self.put(whiteners, heaviest, weights[heaviest], means[heaviest], covariance)
-        return weights, means
-
-    def constant(self):
-        """Log density of the columns set aside: they sit at the mean, under the ridge alone."""
-        if not self.n_set_aside:
-            return 0.0
-        return -0.5 * self.n_set_aside * np.log(2 * np.pi * self.model.reg_covar)
-
-    def unturned(self, parameters):
-        """Weights, means and covariances in the columns of the data."""
-        weights, centres, whiteners, axes, _ = parameters
-        turn = np.eye(int(axes.kept.sum())) if axes.axes is None else axes.axes
-        means = np.tile(axes.centre, (len(weights), 1))
-        means[:, axes.kept] += centres @ turn.T
-        dimension = len(axes.centre)
-        covariances = np.zeros((len(weights), dimension, dimension))
-        inside = np.ix_(axes.kept, axes.kept)
-
-        def turn_back(k):
-            covariances[k].flat[:: dimension + 1] = self.model.reg_covar
-            lower = turn @ whitening.inverse_triangle(whitening.triangle(whiteners, k))
-            covariances[k][inside] = lower @ lower.T
-
-        deque(self.workers.each(turn_back, range(len(weights))), maxlen=0)
-        return weights.copy(), means, covariances

@@ -32,13 +32,11 @@ al.'s (arXiv:2501.12299).  This one leaves out only what cannot be seen.
 from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg.lapack import dtrtri
 
-from gmmlib import _kernels
+from gmmlib import _kernels, triangular
 
 ENDS = (48, 96, 160, 240, 320, 400, 480, 560, 640)  # where blocks of coordinates end; the last ends at D
 SMALL = 72  # up to here one block, without any search, is faster
-LEAF = 96  # triangular matrices up to this size are inverted by LAPACK
 ROWS_AT_ONCE = 512  # rows gathered for a product: enough for BLAS, few for the memory
 
 
@@ -46,8 +44,8 @@ class Whiteners(NamedTuple):
     """K Gaussians in the form that `log_joint` reads; build them with `allocate` and `put`."""
 
     blocks: list  # of (start, end) coordinates
-    panels: list  # a block: (K, end, end - start), W[start:end, :end] transposed
-    first: np.ndarray  # (D_1, K D_1), the first panels side by side
+    triangles: np.ndarray  # W of every component, as `triangular.member` finds them
+    first: np.ndarray  # (D_1, K D_1), the first blocks, transposed, side by side
     offsets: np.ndarray  # (K, D)  W m
     constants: np.ndarray  # (K,)  c, nats
 
@@ -56,14 +54,25 @@ def allocate(n_components, dimension):
     """Make room for K whiteners of D coordinates."""
     ends = [end for end in ENDS if end < 0.93 * dimension] if dimension > SMALL else []
     blocks = list(zip([0, *ends], [*ends, dimension], strict=True))
-    panels = [np.empty((n_components, end, end - start)) for start, end in blocks]
     width = blocks[0][1]
-    first = np.empty((width, n_components * width))
-    return Whiteners(blocks, panels, first, np.empty((n_components, dimension)), np.empty(n_components))
+    return Whiteners(
+        blocks,
+        triangular.allocate(n_components, dimension),
+        np.empty((width, n_components * width)),
+        np.empty((n_components, dimension)),
+        np.empty(n_components),
+    )
 
 
 def put(whiteners, k, weight, mean, covariance):
-    """Factorise component k.
+    """Set component k to a Gaussian; the arguments are those of `factorise`, and its covariance (D, D)."""
+    lower = np.tri(len(mean), dtype=bool)
+    np.copyto(triangular.member(whiteners.triangles, k), covariance, where=lower)
+    factorise(whiteners, k, weight, mean)
+
+
+def factorise(whiteners, k, weight, mean):
+    """Whiten component k, whose covariance stands in its triangle already.
 
     Parameters
     ----------
@@ -72,58 +81,44 @@ def put(whiteners, k, weight, mean, covariance):
     k : int
     weight : float
     mean : ndarray, (D,)
-    covariance : ndarray, (D, D)
 
     Raises
     ------
     numpy.linalg.LinAlgError
         If the covariance is not positive definite in float64.
     """
-    W = inverse_cholesky(covariance)
+    W = triangular.member(whiteners.triangles, k)
+    triangular.cholesky(W)
+    triangular.invert(W)
     dimension = len(mean)
     with np.errstate(divide="ignore"):
         whiteners.constants[k] = (
             np.log(weight) + np.log(W.diagonal()).sum() - 0.5 * dimension * np.log(2 * np.pi)
         )
-    whiteners.offsets[k] = W @ mean
-    for (start, end), panel in zip(whiteners.blocks, whiteners.panels, strict=True):
-        panel[k] = W[start:end, :end].T
+    whiteners.offsets[k] = mean
+    triangular.multiply(W, whiteners.offsets[k : k + 1])
     width = whiteners.blocks[0][1]
-    whiteners.first[:, k * width : (k + 1) * width] = whiteners.panels[0][k]
+    whiteners.first[:, k * width : (k + 1) * width] = np.tril(W[:width, :width]).T
 
 
 def inverse_cholesky(covariance):
     """Lower triangular W with W^T W the inverse of the covariance; LinAlgError if there is none."""
-    lower = np.linalg.cholesky(covariance)
-    if not np.isfinite(lower).all():
-        raise np.linalg.LinAlgError("the covariance is not finite")
-    return inverse_triangle(lower)
+    W = np.tril(covariance)
+    triangular.cholesky(W)
+    triangular.invert(W)
+    return W
 
 
-def inverse_triangle(lower):
-    """Inverse of a lower triangular matrix, in its place.
-
-    By halves, for products let other threads run, which scipy's LAPACK calls do not.
-    """
-    size = len(lower)
-    if size > LEAF:
-        top, bottom, corner = np.s_[: size // 2], np.s_[size // 2 :], lower[size // 2 :, : size // 2]
-        inverse_triangle(lower[top, top])
-        inverse_triangle(lower[bottom, bottom])
-        corner[...] = lower[bottom, bottom] @ (corner @ lower[top, top])
-        corner *= -1
-    elif size:  # LAPACK refuses to do nothing
-        lower[...] = dtrtri(lower, lower=1)[0]
+def root(whiteners, k):
+    """Lower triangular L with L L^T the covariance of component k: the inverse of its W, (D, D)."""
+    lower = triangle(whiteners, k)
+    triangular.invert(lower)
     return lower
 
 
 def triangle(whiteners, k):
-    """Put the panels of component k together again: W, (D, D), lower triangular."""
-    dimension = whiteners.offsets.shape[1]
-    W = np.zeros((dimension, dimension))
-    for (start, end), panel in zip(whiteners.blocks, whiteners.panels, strict=True):
-        W[start:end, :end] = panel[k].T
-    return W
+    """W of component k, (D, D), lower triangular."""
+    return np.tril(triangular.member(whiteners.triangles, k))
 
 
 def log_joint(Y, whiteners, guess=None, out=None, everything=False):
@@ -153,26 +148,22 @@ def log_joint(Y, whiteners, guess=None, out=None, everything=False):
     out += whiteners.constants
     if len(whiteners.blocks) == 1:
         return out
-    _, dimension = whiteners.offsets.shape
-    gathered = np.empty(ROWS_AT_ONCE * dimension)
-    product = np.empty(ROWS_AT_ONCE * max(end - start for start, end in whiteners.blocks[1:]))
 
-    buffers = gathered, product
-    needed = np.full(n_rows, -np.inf)
+    buffer = np.empty(ROWS_AT_ONCE * Y.shape[1])
     if everything:
         for k in range(n_components):
-            _finish(Y, whiteners, k, np.arange(n_rows), needed, out, buffers)
+            _score(Y, whiteners, k, np.arange(n_rows), out, buffer)
         return out
     guess = out.argmax(axis=1) if guess is None else guess
     for k in range(n_components):
-        _finish(Y, whiteners, k, np.flatnonzero(guess == k), needed, out, buffers)
+        _score(Y, whiteners, k, np.flatnonzero(guess == k), out, buffer)
     needed = out[np.arange(n_rows), guess] - _kernels.NEGLIGIBLE
     for k in range(n_components):
         undecided = guess != k
         hopeless = undecided & (out[:, k] <= needed)
         rows = np.flatnonzero(undecided & ~hopeless)
         out[hopeless, k] = -np.inf
-        _finish(Y, whiteners, k, rows, needed, out, buffers)
+        _search(Y, whiteners, k, rows, needed, out, buffer)
         needed[rows] = np.maximum(needed[rows], out[rows, k] - _kernels.NEGLIGIBLE)
     return out
 
@@ -190,31 +181,38 @@ def _first_block(Y, whiteners, out):
         _kernels.distances(whitened, offsets, out[start : start + step, :n_components])
 
 
-def _finish(Y, whiteners, k, rows, needed, out, buffers):
-    """Follow component k through the other blocks; write its log joint where it survives, else -inf."""
-    if whiteners.constants[k] == -np.inf:  # of no weight
-        return
-    gathered, product = buffers
+def _score(Y, whiteners, k, rows, out, buffer):
+    """Write the log joint of component k for some rows."""
+    W, dimension = triangular.member(whiteners.triangles, k), Y.shape[1]
     for begin in range(0, len(rows), ROWS_AT_ONCE):
-        left = rows[begin : begin + ROWS_AT_ONCE]
-        so_far = 2 * (whiteners.constants[k] - out[left, k])
-        out[left, k] = -np.inf
-        nothing_drops = needed[left[0]] == -np.inf
-        if nothing_drops:  # then the samples are copied once, not once a block
-            whole = gathered[: len(left) * Y.shape[1]].reshape(len(left), -1)
-            _kernels.gather(Y, left, whole)
-        for block, (start, end) in enumerate(whiteners.blocks[1:], 1):
-            if not len(left):
-                break
-            if nothing_drops:
-                samples = whole[:, :end]
-            else:
-                samples = gathered[: len(left) * end].reshape(len(left), end)
-                _kernels.gather(Y, left, samples)
-            whitened = product[: len(left) * (end - start)].reshape(len(left), end - start)
-            np.matmul(samples, whiteners.panels[block][k], out=whitened)
-            count = _kernels.advance(
-                whitened, whiteners.offsets[k, start:end], left, so_far, whiteners.constants[k], needed
+        some = rows[begin : begin + ROWS_AT_ONCE]
+        whitened = buffer[: len(some) * dimension].reshape(len(some), dimension)
+        _kernels.gather(Y, some, whitened)
+        triangular.multiply(W, whitened)
+        _kernels.score(whitened, whiteners.offsets[k], some, whiteners.constants[k], out[:, k])
+
+
+def _search(Y, whiteners, k, rows, needed, out, buffer):
+    """Follow component k block by block; write its log joint where it survives, else -inf."""
+    W, constant = triangular.member(whiteners.triangles, k), whiteners.constants[k]
+    so_far = 2 * (constant - out[rows, k])
+    out[rows, k] = -np.inf
+    for start, end in whiteners.blocks[1:]:
+        n_left = 0
+        for begin in range(0, len(rows), ROWS_AT_ONCE):
+            some, distance = rows[begin : begin + ROWS_AT_ONCE], so_far[begin : begin + ROWS_AT_ONCE]
+            before, whitened = (
+                buffer[len(some) * first : len(some) * last].reshape(len(some), last - first)
+                for first, last in ((0, start), (start, end))
             )
-            left, so_far = left[:count], so_far[:count]
-        out[left, k] = whiteners.constants[k] - 0.5 * so_far
+            _kernels.gather(Y[:, :start], some, before)
+            _kernels.gather(Y[:, start:end], some, whitened)
+            triangular.multiply(W[start:end, start:end], whitened)
+            triangular.add_product(whitened, before, W[start:end, :start])
+            count = _kernels.advance(
+                whitened, whiteners.offsets[k, start:end], some, distance, constant, needed
+            )
+            rows[n_left : n_left + count], so_far[n_left : n_left + count] = some[:count], distance[:count]
+            n_left += count
+        rows, so_far = rows[:n_left], so_far[:n_left]
+    out[rows, k] = constant - 0.5 * so_far

@@ -116,3 +116,30 @@ def test_advance_drops_a_bound_that_only_equals_what_is_needed():
     assert _kernels.advance(np.full((2, 1), 2.0), np.zeros(1), rows, distance, 0.0, needed) == 1
     assert rows[0] == 1
     assert distance[0] == 4.0
+
+
+def test_score_equals_its_twin():
+    rng = np.random.default_rng(0)
+    whitened, offset = rng.normal(size=(40, 13)), rng.normal(size=13)
+    rows, out = rng.permutation(70)[:40], np.full(70, np.nan)
+    _kernels.score(whitened, offset, rows, 3.0, out)
+    assert_allclose(out[rows], 3.0 - 0.5 * ((whitened - offset) ** 2).sum(axis=1), rtol=1e-13)
+    assert np.isnan(out).sum() == 30
+
+
+@pytest.mark.parametrize("columns", [np.s_[:0], np.s_[:5], np.s_[3:9], np.s_[:]])
+def test_gather_equals_its_twin(columns):
+    rng = np.random.default_rng(0)
+    values, rows = rng.normal(size=(30, 11)), rng.permutation(30)[:17]
+    out = np.empty(values[rows, columns].shape)
+    _kernels.gather(values[:, columns], rows, out)
+    assert_array_equal(out, values[rows, columns])
+
+
+def test_gather_centred_equals_its_twin():
+    rng = np.random.default_rng(0)
+    values, rows = rng.normal(size=(30, 11)), rng.permutation(30)[:17]
+    centre, share = rng.normal(size=11), rng.random((30, 3))[:, 1]
+    out = np.empty((17, 11))
+    _kernels.gather_centred(values, rows, centre, share, 0.25, out)
+    assert_allclose(out, 0.5 * np.sqrt(share[rows])[:, None] * (values[rows] - centre), rtol=1e-15)

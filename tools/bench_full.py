@@ -10,7 +10,7 @@ import numpy as np
 from scipy.linalg.blas import dsyrk, dtrmm
 from sklearn.mixture import GaussianMixture
 
-from gmmlib import FullGMM, _kernels, datasets, full, plotting
+from gmmlib import FullGMM, _kernels, datasets, full_em, plotting
 from tools.project import REPOSITORY
 from tools.timing import Row, compare
 
@@ -37,7 +37,7 @@ class Ours:
     def __init__(self, X, labels, n_components):
         self.model = FullGMM(n_components, reg_covar=RIDGE)
         with self.model._workers() as workers:
-            self.run = full._Run(self.model, X, np.ones(len(X)), workers, None)
+            self.run = full_em.Run(self.model, X, np.ones(len(X)), workers, None)
             self.run.labels = labels
             self.parameters = self.run.start()
 
@@ -68,7 +68,7 @@ def against_scikit_learn(X, n_components, bound, rounds=1, repeats=1, dtype=np.f
     An iteration of scikit-learn's costs the same at every stage; ours gets cheaper as EM settles.
     """
     if labels is None:
-        labels = full.kmeans_labels(X, np.ones(len(X)), n_components, 0)
+        labels = full_em.kmeans_labels(X, np.ones(len(X)), n_components, 0)
     ours, theirs = Ours(X, labels, n_components), Theirs(X.astype(dtype), labels, n_components)
     ours()
     first = ours.log_likelihood
@@ -177,7 +177,7 @@ def kernels():
     wide = np.empty((len(rows), 500))
     yield compare(
         "kernel gather_centred / numpy twin, 1,000 of 20,000 rows (s)",
-        lambda: _kernels.gather_centred(values, rows, centre, share, wide),
+        lambda: _kernels.gather_centred(values, rows, centre, share, 1.0, wide),
         lambda: np.sqrt(share[rows])[:, None] * (values[rows] - centre),
         "below 1, or the kernel goes",
     )
@@ -224,7 +224,7 @@ def growth(X):
 def rows():
     """Each row of the table; the growth is drawn in ``_build/bench.png`` too."""
     X, n_components = digits(), 32
-    labels = full.kmeans_labels(X, np.ones(len(X)), n_components, 0)
+    labels = full_em.kmeans_labels(X, np.ones(len(X)), n_components, 0)
     whole = against_scikit_learn(X, n_components, "at least 35, goal 60", repeats=9, labels=labels)
     yield whole
     yield against_scikit_learn(X, n_components, "at least 14", repeats=9, dtype=np.float32, labels=labels)
