@@ -24,6 +24,14 @@ def non_negative(value, name):
     return float(value)
 
 
+def one_of(value, name, options):
+    """Return a string that must be one of the options."""
+    if not isinstance(value, str) or value not in options:
+        *most, last = (f'"{option}"' for option in options)
+        raise ValueError(f"{name} must be {', '.join(most)} or {last}; got {value!r}.")
+    return value
+
+
 def generator(random_state):
     """Turn None, an integer, a Generator or a RandomState into a Generator."""
     if isinstance(random_state, np.random.Generator):
@@ -118,3 +126,76 @@ def enough_rows(weight, n_components, name="X"):
             f"n_components={n_components} needs at least as many rows of positive weight in {name}; "
             f"got {n_rows}. Pass more data or ask for fewer components."
         )
+
+
+def labels(values, name, size=None, size_name="size"):
+    """Return labels 0 ... size - 1 as int (N,), and size; without one, size is the largest label plus 1."""
+    values = np.asarray(values)
+    if values.ndim != 1 or values.size == 0 or values.dtype.kind not in "iu":
+        raise ValueError(
+            f"{name} must be a vector of integers, one a sample; got shape {values.shape} of dtype "
+            f"{values.dtype}. Posteriors (N, K) become labels by argmax(axis=1)."
+        )
+    if values.min() < 0:
+        raise ValueError(
+            f"{name} must count from 0; got {values.min()} at index {int(values.argmin())}. "
+            "Leave out samples that have no label."
+        )
+    size = int(values.max()) + 1 if size is None else positive_integer(size, size_name)
+    if values.max() >= size:
+        raise ValueError(
+            f"{name} must be below {size_name}={size}; got {values.max()} at index {int(values.argmax())}. "
+            f"Pass a larger {size_name}, or None to take it from the labels."
+        )
+    return values.astype(np.intp), size
+
+
+def amounts(values, name):
+    """Return finite numbers >= 0 as a float64 array of at least one axis."""
+    values = np.asarray(values)
+    if values.ndim == 0 or values.dtype.kind not in "buif":
+        raise ValueError(
+            f"{name} must be an array of real numbers; got shape {values.shape} of dtype {values.dtype}."
+        )
+    finite(values, name)
+    if (values < 0).any():
+        where = tuple(map(int, np.argwhere(values < 0)[0]))
+        raise ValueError(
+            f"{name} must not be negative; got {values[where]:g} at index {where}. "
+            "Pass the values themselves, not their logarithms."
+        )
+    return values.astype(np.float64, copy=False)
+
+
+def posteriors(values, name="posteriors"):
+    """Return posteriors (N, K), rows that sum to 1, as float64."""
+    values = amounts(values, name)
+    if values.ndim != 2 or values.size == 0:
+        raise ValueError(f"{name} must have a row a sample, shape (N, K); got shape {values.shape}.")
+    total = values.sum(axis=1)
+    worst = int(np.abs(total - 1).argmax())
+    if abs(total[worst] - 1) > 1e-4:  # float32 rows are off by less
+        raise ValueError(
+            f"{name} must sum to 1 in every row; got {total[worst]:g} in row {worst}. "
+            "Pass what predict_proba returns."
+        )
+    return values
+
+
+def spectra(values, shape, name="spectra"):
+    """Return half-plane spectra (K, H, W//2 + 1) of H x W pixels, none of them zero, as float64."""
+    values = amounts(values, name)
+    height, width = shape
+    half = (height, width // 2 + 1)
+    if values.ndim != 3 or values.shape[1:] != half or len(values) == 0:
+        raise ValueError(
+            f"{name} must hold half-plane spectra of {height} x {width} pixels, shape "
+            f"(K, {half[0]}, {half[1]}); got shape {values.shape}. One spectrum is spectrum[None]."
+        )
+    empty = np.flatnonzero(~values.any(axis=(1, 2)))
+    if len(empty):
+        raise ValueError(
+            f"{name} must have power at some frequency; got none in the spectrum at index {int(empty[0])}. "
+            "Leave that component out."
+        )
+    return values

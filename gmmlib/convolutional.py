@@ -19,7 +19,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from gmmlib import _checks, _kernels, posterior, storage
-from gmmlib.em import Workers, em
+from gmmlib.em import Mechanism, Workers, em
 from gmmlib.spectrum import fold, powers, unfold
 
 EMPTY = 1e-10  # share of the weight below which a component has no images left
@@ -56,11 +56,13 @@ def log_joint(parameters, P, multiplicity):
     return P @ slope + constant
 
 
-def e_step(slope, constant, P, weight):
-    """Statistics of a chunk of powers P (n, F) with row weights (n,)."""
+def e_step(slope, constant, P, weight, assign=None):
+    """Statistics of a chunk of powers P (n, F) with row weights (n,); `assign` changes its posteriors."""
     resp = P @ slope
     evidence = np.empty(len(P))
     _kernels.normalise(resp, constant, evidence)
+    if assign is not None:
+        assign(resp)
     resp *= weight[:, None]
     return Statistics(resp.sum(axis=0), resp.T @ P, weight @ evidence, weight.sum())
 
@@ -124,8 +126,11 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
     init : "random_from_data" or mapping
         Where EM starts: from randomly chosen images, or from ``{"weights": (K,), "spectra":
         (K, H, W//2 + 1)}``.
+    mechanism : {"deterministic", "stochastic", "hard"}
+        What the M-step is given: all posteriors, one component drawn from each row's, or the most
+        probable alone; see `gmmlib.em.Mechanism`.
     random_state : int, Generator, RandomState or None
-        Randomness of the start.
+        Randomness of the start and of the stochastic mechanism.
     chunk_size : int
         Images handled at a time by one thread.
     callback : callable, optional
@@ -169,6 +174,7 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
         tol=0.0,
         variance_floor=1e-6,
         init="random_from_data",
+        mechanism="deterministic",
         random_state=None,
         chunk_size=2048,
         callback=None,
@@ -180,6 +186,7 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
         self.tol = tol
         self.variance_floor = variance_floor
         self.init = init
+        self.mechanism = mechanism
         self.random_state = random_state
         self.chunk_size = chunk_size
         self.callback = callback
@@ -222,15 +229,17 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
         if layout.dimension == 0:
             raise ValueError("X must hold images of at least 2 pixels with zero_mean_patches; got 1 x 1.")
 
+        mechanism = Mechanism(self.mechanism, len(X), self.random_state)
         with self._workers() as workers:
             P = workers.fill(lambda rows: powers(X[rows], layout), np.empty((len(X), len(layout.bins))))
             self._check_variance(P, weight, layout)
             parameters, trace = em(
                 self._start(P, weight, layout),
-                lambda parameters: self._e_step(parameters, P, weight, layout, workers),
+                lambda parameters: self._e_step(parameters, P, weight, layout, workers, mechanism),
                 self._m_step,
                 max_iter=self.max_iter,
                 tol=self.tol,
+                mechanism=mechanism,
                 callback=self._callback(layout),
                 progress=self.progress,
             )
@@ -304,8 +313,30 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
 
     def save(self, path):
         """Write the fitted model to an npz file, whole or not at all."""
+        storage.write(path, type(self).__name__, *self._state())
+
+    @classmethod
+    def load(cls, path):
+        """Read a model that `save` wrote; `gmmlib.storage.ModelFileError` if the file is not one.
+
+        The start, the random state and the callback are not part of a file.
+        """
+        return storage.load(path, cls)
+
+    _array_names = ("weights", "spectra", "log_likelihoods", "converged", "image_shape")
+
+    def _state(self):
+        """Settings and arrays that make the fitted model again."""
         check_is_fitted(self)
-        names = ("n_components", "zero_mean_patches", "max_iter", "tol", "variance_floor", "chunk_size")
+        names = (
+            "n_components",
+            "zero_mean_patches",
+            "max_iter",
+            "tol",
+            "variance_floor",
+            "mechanism",
+            "chunk_size",
+        )
         settings = {name: getattr(self, name) for name in names}
         arrays = {
             "weights": self.weights_,
@@ -314,23 +345,15 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
             "converged": np.array(int(self.converged_)),
             "image_shape": np.array(self.image_shape_),
         }
-        storage.write(path, type(self).__name__, settings, arrays)
+        return settings, arrays
 
     @classmethod
-    def load(cls, path):
-        """Read a model that `save` wrote; `gmmlib.storage.ModelFileError` if the file is not one.
-
-        The start, the random state and the callback are not part of a file.
-        """
-        names = ("weights", "spectra", "log_likelihoods", "converged", "image_shape")
-        settings, arrays = storage.read(path, cls.__name__, names)
-        try:
-            model = cls(**settings)
-            height, width = (int(side) for side in arrays["image_shape"])
-            layout = fold((height, width), zero_frequency=not model.zero_mean_patches)
-            model._set(layout, model._given_parameters(arrays, layout, str(path)))
-        except (TypeError, ValueError) as error:
-            raise storage.ModelFileError(f"{path} holds no usable {cls.__name__}: {error}") from error
+    def _from_state(cls, settings, arrays, where):
+        """The inverse of `_state`; errors say `where` the arrays come from."""
+        model = cls(**settings)
+        height, width = (int(side) for side in arrays["image_shape"])
+        layout = fold((height, width), zero_frequency=not model.zero_mean_patches)
+        model._set(layout, model._given_parameters(arrays, layout, where))
         model.log_likelihoods_ = arrays["log_likelihoods"]
         model.converged_ = bool(arrays["converged"])
         model.n_iter_ = len(model.log_likelihoods_) - 1
@@ -420,9 +443,13 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
             )
         return Parameters(weights, spectra)
 
-    def _e_step(self, parameters, P, weight, layout, workers):
+    def _e_step(self, parameters, P, weight, layout, workers, mechanism):
         slope, constant = coefficients(parameters, layout.multiplicity)
-        total = workers.sum(lambda rows: e_step(slope, constant, P[rows], weight[rows]), len(P))
+
+        def statistics(rows):
+            return e_step(slope, constant, P[rows], weight[rows], lambda resp: mechanism(resp, rows))
+
+        total = workers.sum(statistics, len(P))
         return total, total.log_likelihood / total.weight
 
     def _m_step(self, statistics):

@@ -15,6 +15,8 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 from tqdm import tqdm
 
+from gmmlib import _checks
+
 
 class Trace(NamedTuple):
     """What EM did: `log_likelihoods[t]` is the mean, in nats a row, after t iterations."""
@@ -113,7 +115,48 @@ class Workers:
         return out
 
 
-def em(parameters, e_step, m_step, *, max_iter, tol, callback=None, progress=False):
+class Mechanism:
+    """What an M-step is given of the posteriors.
+
+    Parameters
+    ----------
+    name : {"deterministic", "stochastic", "hard"}
+        All of them: EM proper.  One component drawn from each row's posteriors: stochastic EM (Celeux
+        and Diebolt 1985), which can leave a poor optimum and does not settle.  The most probable
+        component alone: classification EM (Celeux and Govaert 1992), which climbs the likelihood of
+        rows and labels together.
+    n_rows : int
+    random_state : int, Generator, RandomState or None
+        For the draws; they leave the stream of the start as it is.
+    """
+
+    NAMES = ("deterministic", "stochastic", "hard")
+
+    def __init__(self, name, n_rows, random_state):
+        self.name = _checks.one_of(name, "mechanism", self.NAMES)
+        self.n_rows = n_rows
+        if name == "stochastic":
+            self.rng = _checks.generator(random_state).spawn(1)[0]
+
+    def begin(self):
+        """Draw for all rows of an E-step at once, so that chunks and threads change nothing."""
+        if self.name == "stochastic":
+            self.height = self.rng.random(self.n_rows)
+
+    def __call__(self, resp, rows):
+        """Change the posteriors (n, K) of a slice of rows in place."""
+        if self.name == "deterministic":
+            return
+        if self.name == "hard":
+            chosen = resp.argmax(axis=1)
+        else:
+            upto = np.cumsum(resp, axis=1)
+            chosen = (upto <= self.height[rows, None] * upto[:, -1:]).sum(axis=1)
+        resp[...] = 0.0
+        resp[np.arange(len(resp)), chosen] = 1.0
+
+
+def em(parameters, e_step, m_step, *, max_iter, tol, mechanism=None, callback=None, progress=False):
     """Alternate E- and M-steps.
 
     Parameters
@@ -128,6 +171,8 @@ def em(parameters, e_step, m_step, *, max_iter, tol, callback=None, progress=Fal
         Iterations at the most.
     tol : float
         Stop when an iteration changes the mean log-likelihood by less; 0 never stops early.
+    mechanism : Mechanism, optional
+        Made ready before each E-step, which applies it.
     callback : callable, optional
         Called as ``callback(parameters, log_likelihoods)`` at the start and after each iteration;
         a true result stops the run.
@@ -149,6 +194,8 @@ def em(parameters, e_step, m_step, *, max_iter, tol, callback=None, progress=Fal
     converged = False
     with tqdm(total=max_iter, desc="EM", unit="it", disable=not progress) as bar:
         while True:
+            if mechanism is not None:
+                mechanism.begin()
             statistics, log_likelihood = e_step(parameters)
             if not np.isfinite(log_likelihood):
                 raise FloatingPointError(

@@ -5,7 +5,7 @@ from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from gmmlib import _checks, full_em, missing, online, posterior, storage, whitening
-from gmmlib.em import Workers, em
+from gmmlib.em import Mechanism, Workers, em
 
 
 class FullGMM(DensityMixin, BaseEstimator):
@@ -37,8 +37,11 @@ class FullGMM(DensityMixin, BaseEstimator):
         `impute`.
     warm_start : bool
         Start `fit` from the parameters of the fit before.
+    mechanism : {"deterministic", "stochastic", "hard"}
+        What the M-step is given: all posteriors, one component drawn from each row's, or the most
+        probable alone; see `gmmlib.em.Mechanism`.
     random_state : int, Generator, RandomState or None
-        Randomness of the start.
+        Randomness of the start and of the stochastic mechanism.
     chunk_size : int
         Samples handled at a time by one thread.
     callback : callable, optional
@@ -84,6 +87,7 @@ class FullGMM(DensityMixin, BaseEstimator):
         min_weight=None,
         allow_missing=False,
         warm_start=False,
+        mechanism="deterministic",
         random_state=None,
         chunk_size=15_000,
         callback=None,
@@ -98,6 +102,7 @@ class FullGMM(DensityMixin, BaseEstimator):
         self.min_weight = min_weight
         self.allow_missing = allow_missing
         self.warm_start = warm_start
+        self.mechanism = mechanism
         self.random_state = random_state
         self.chunk_size = chunk_size
         self.callback = callback
@@ -153,6 +158,7 @@ class FullGMM(DensityMixin, BaseEstimator):
                 run.m_step,
                 max_iter=self.max_iter,
                 tol=self.tol,
+                mechanism=run.mechanism,
                 callback=self._callback(run),
                 progress=self.progress,
             )
@@ -290,11 +296,7 @@ class FullGMM(DensityMixin, BaseEstimator):
 
     def save(self, path):
         """Write the fitted model to an npz file, whole or not at all."""
-        check_is_fitted(self)
-        settings = {name: getattr(self, name) for name in SETTINGS}
-        arrays = {name: getattr(self, f"{name}_") for name in LEARNED}
-        arrays |= {name: np.array(int(arrays[name])) for name in ("converged", "n_iter")}
-        storage.write(path, type(self).__name__, settings, arrays)
+        storage.write(path, type(self).__name__, *self._state())
 
     @classmethod
     def load(cls, path):
@@ -302,14 +304,33 @@ class FullGMM(DensityMixin, BaseEstimator):
 
         The start, the random state and the callback are not part of a file.
         """
-        settings, arrays = storage.read(path, cls.__name__, LEARNED)
-        try:
-            model = cls(**settings)
-            n_components, dimension = arrays["means"].shape
-            weights, means, covariances = full_em.given(arrays, n_components, dimension, str(path))
-        except (TypeError, ValueError) as error:
-            raise storage.ModelFileError(f"{path} holds no usable {cls.__name__}: {error}") from error
-        model._set((weights, means, covariances))
+        return storage.load(path, cls)
+
+    _array_names = (
+        "weights",
+        "means",
+        "covariances",
+        "log_likelihoods",
+        "component_counts",
+        "converged",
+        "n_iter",
+    )
+
+    def _state(self):
+        """Settings and arrays that make the fitted model again."""
+        check_is_fitted(self)
+        settings = {name: getattr(self, name) for name in SETTINGS}
+        arrays = {name: getattr(self, f"{name}_") for name in self._array_names}
+        arrays |= {name: np.array(int(arrays[name])) for name in ("converged", "n_iter")}
+        return settings, arrays
+
+    @classmethod
+    def _from_state(cls, settings, arrays, where):
+        """The inverse of `_state`; errors say `where` the arrays come from."""
+        model = cls(**settings)
+        model._check_settings()
+        n_components, dimension = arrays["means"].shape
+        model._set(full_em.given(arrays, n_components, dimension, where))
         model.n_features_in_ = dimension
         model.log_likelihoods_ = arrays["log_likelihoods"]
         model.component_counts_ = arrays["component_counts"]
@@ -333,8 +354,8 @@ class FullGMM(DensityMixin, BaseEstimator):
         _checks.non_negative(self.reg_covar, "reg_covar")
         if self.min_weight is not None and not 0 <= _checks.non_negative(self.min_weight, "min_weight") < 1:
             raise ValueError(f"min_weight must be below 1, a share of the weight; got {self.min_weight!r}.")
-        if self.means not in ("free", "zero"):
-            raise ValueError(f'means must be "free" or "zero"; got {self.means!r}.')
+        _checks.one_of(self.means, "means", ("free", "zero"))
+        _checks.one_of(self.mechanism, "mechanism", Mechanism.NAMES)
 
     def _workers(self):
         return Workers(_checks.positive_integer(self.chunk_size, "chunk_size"))
@@ -402,6 +423,6 @@ SETTINGS = (
     "min_weight",
     "allow_missing",
     "warm_start",
+    "mechanism",
     "chunk_size",
 )
-LEARNED = ("weights", "means", "covariances", "log_likelihoods", "component_counts", "converged", "n_iter")

@@ -23,7 +23,7 @@ from sklearn.utils import check_random_state
 from threadpoolctl import threadpool_limits
 
 from gmmlib import _checks, _kernels, triangular, whitening
-from gmmlib.em import Workers
+from gmmlib.em import Mechanism, Workers
 
 EMPTY = 1e-10  # share of the weight below which a component has no samples left
 REMEDIES = (
@@ -31,7 +31,8 @@ REMEDIES = (
     "columns, or ask for fewer components."
 )
 ROWS_AT_ONCE = 512  # rows of a component gathered for one rank-k update
-WORTH_A_THREAD = 1_000_000  # multiplications of an M-step above which handing it to threads pays
+WORTH_A_THREAD = 1_000_000  # multiplications above which handing work to threads pays
+SMALL_COPY = 400_000  # numbers that may be copied at will
 
 
 class Axes(NamedTuple):
@@ -57,6 +58,13 @@ class Parameters(NamedTuple):
     whiteners: whitening.Whiteners
     axes: Axes
     constant: float  # log density of the columns set aside, the same for every component, nats
+
+
+def side_by_side(workers, function, items, multiplications):
+    """Call a function for each item, on threads if the work is worth one."""
+    deque(
+        workers.each(function, items) if multiplications > WORTH_A_THREAD else map(function, items), maxlen=0
+    )
 
 
 def principal_axes(second_moment, centre, kept):
@@ -106,7 +114,7 @@ def covariance_into(matrix, Y, resp, mass, mean, reg_covar):
         centred = gathered[: len(some)]
         _kernels.gather_centred(Y, some, mean, resp, 1 / mass, centred)
         triangular.add_gram(matrix, centred, fresh=begin == 0)
-    matrix[np.diag_indices(len(matrix))] += reg_covar
+    np.einsum("ii->i", matrix)[...] += reg_covar
 
 
 def kmeans_labels(X, weight, n_components, random_state):
@@ -138,7 +146,7 @@ def turned(weights, means, covariances):
                 covariance = axes.axes.T @ covariance @ axes.axes
             whitening.put(whiteners, k, weights[k], centres[k], covariance)
 
-        deque(workers.each(put, range(n_components)), maxlen=0)
+        side_by_side(workers, put, range(n_components), n_components * dimension**3)
     return Parameters(weights, centres, whiteners, axes, 0.0)
 
 
@@ -196,11 +204,13 @@ class Run:
         self.zero_means = model.means == "zero"
         self.total = weight.sum()
         self.weighted = not (weight == 1).all()
+        self.mechanism = Mechanism(model.mechanism, len(X), model.random_state)
         self.counts = []
         self.labels = None
         if isinstance(init, str) and init == "kmeans":  # it copies the data, so before we do
             self.labels = kmeans_labels(X, weight, model.n_components, model.random_state)
-        with Workers(min(model.chunk_size, ROWS_AT_ONCE)) as turning:  # copies a chunk more than once
+        few = max(ROWS_AT_ONCE, SMALL_COPY // X.shape[1])  # rows: turning copies a chunk more than once
+        with Workers(min(model.chunk_size, few)) as turning:
             self.axes = data_axes(X, weight, self.zero_means, turning)
             self.Y = turning.fill(
                 lambda rows: self.axes.turn(X[rows]), np.empty((len(X), int(self.axes.kept.sum())))
@@ -267,6 +277,7 @@ class Run:
             resp, weight = self.resp[rows], self.weight[rows]
             guess = resp.argmax(axis=1) if guessed else None
             _, evidence = normalised(whitening.log_joint(Y, parameters.whiteners, guess, out=resp))
+            self.mechanism(resp, rows)
             if self.weighted:
                 resp *= weight[:, None]
             return weight @ evidence
@@ -302,9 +313,9 @@ class Run:
             covariance_into(matrix, self.Y, resp[:, k], mass[k], means[k], self.model.reg_covar)
             self.factorise(whiteners, k, weights[k], means[k])
 
-        each = self.workers.each if self.Y.size * self.Y.shape[1] > WORTH_A_THREAD else map
         # The longest first, so that no thread is left with one at the end; the order changes no digit.
-        deque(each(update, np.argsort(-mass, kind="stable")), maxlen=0)
+        longest_first = np.argsort(-mass, kind="stable")
+        side_by_side(self.workers, update, longest_first, self.Y.size * self.Y.shape[1])
         if empty.any():
             weights, means = self.revive(whiteners, weights, means, np.flatnonzero(empty))
         return Parameters(weights, means, whiteners, self.axes, self.constant())
@@ -379,5 +390,5 @@ class Run:
             lower = turn @ whitening.root(whiteners, k)
             covariances[k][inside] = lower @ lower.T
 
-        deque(self.workers.each(turn_back, range(len(weights))), maxlen=0)
+        side_by_side(self.workers, turn_back, range(len(weights)), len(weights) * dimension**3)
         return weights.copy(), means, covariances

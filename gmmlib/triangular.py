@@ -8,6 +8,7 @@ a rectangle one row longer, one in the lower triangle and one, transposed, in th
 """
 
 import ctypes
+from functools import lru_cache
 
 import numpy as np
 from numba.extending import get_cython_function_address
@@ -87,6 +88,7 @@ def add_product(out, rows, block):
     )  # fmt: skip
 
 
+@lru_cache
 def _integer(value):
     return ctypes.byref(ctypes.c_int(value))
 
