@@ -2,6 +2,7 @@
 
 from gmmlib.convolutional import ConvolutionalGMM
 from gmmlib.full import FullGMM
+from gmmlib.stack import StackedGMM
 
-__all__ = ["ConvolutionalGMM", "FullGMM"]
+__all__ = ["ConvolutionalGMM", "FullGMM", "StackedGMM"]
 __version__ = "0.1.0"

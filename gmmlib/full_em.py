@@ -122,7 +122,9 @@ def kmeans_labels(X, weight, n_components, random_state):
     if isinstance(random_state, np.random.Generator):
         random_state = int(random_state.integers(2**31))
     uniform = None if (weight == weight[0]).all() else weight
-    model = KMeans(n_components, n_init=1, random_state=check_random_state(random_state))
+    rng = check_random_state(random_state)
+    algorithm = "elkan" if n_components > 1 else "lloyd"  # the first is faster in many dimensions
+    model = KMeans(n_components, n_init=1, algorithm=algorithm, random_state=rng)
     # Its threads add centres in the order in which they finish: one thread, so that digits stay the same.
     with warnings.catch_warnings(), threadpool_limits(1, user_api="openmp"):
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than clusters: see revive

@@ -22,47 +22,47 @@ def style():
         yield
 
 
-def component_sheet(patches, filters, labels=None):
-    """Draw one row a component: its patches, then the log power spectrum of its filter.
+def component_sheet(patches, filters=None, labels=None, *, means=None):
+    """Draw one row a component: its patches, then its filter or its mean (both, or neither).
 
     Parameters
     ----------
     patches : ndarray, (R, M, H, W)
         M images for each of R components; each is scaled to its own range of grey.
-    filters : ndarray, (R, H, W//2 + 1)
-        Power spectra of the whitening filters.  Zeros (a frequency left out) are drawn as the darkest.
+    filters : ndarray, (R, H, W//2 + 1), optional
+        Power spectra of the whitening filters, drawn as their logarithms with the zero frequency in the
+        middle, each scaled to its own range.  Zeros (a frequency left out) are drawn as the darkest.
     labels : sequence of str, optional
-        One a row.
+        One a row; by default rows are numbered from 1.
+    means : ndarray, (R, H, W), optional
+        Mean images, each scaled to its own range of grey.
 
     Returns
     -------
     Figure
-        The spectra have the zero frequency in the middle, each scaled to its own range.
     """
     rows, columns, height, width = patches.shape
-    spectra = log_spectra(filters, (height, width))
+    last = []
+    if filters is not None:
+        last.append(("filter", log_spectra(filters, (height, width)), "cividis"))
+    if means is not None:
+        last.append(("mean", means, "gray"))
     # Width follows from the tiles, so that all are square pixels of one size.
-    tile = 6.4 / (columns + 1)
+    tile = 6.4 / (columns + len(last))
     with style():
-        figure, (left, right) = plt.subplots(
+        figure, grid = plt.subplots(
             1,
-            2,
-            width_ratios=[columns, 1],
+            1 + len(last),
+            squeeze=False,
+            width_ratios=[columns] + [1] * len(last),
             figsize=(7.2, tile * rows * height / width + 0.35),
         )
-        left.imshow(mosaic(unit_range(patches)), vmin=0, vmax=1)
-        right.imshow(mosaic(unit_range(spectra)[:, None]), cmap="cividis", vmin=0, vmax=1)
+        left, *right = grid[0]
         left.set_title(f"{columns} images of highest posterior")
-        right.set_title("filter", loc="center")
-        centres = np.arange(rows) * (height + GAP) + (height - 1) / 2
-        left.set_yticks(centres, labels if labels is not None else [str(row) for row in range(rows)])
-        left.tick_params(length=0)
-        left.set_xticks([])
-        right.set_xticks([])
-        right.set_yticks([])
-        for axes in (left, right):
-            axes.grid(False)
-            axes.spines[:].set_visible(False)
+        _draw_tiles(left, patches, range(1, rows + 1) if labels is None else labels)
+        for axes, (title, images, cmap) in zip(right, last, strict=True):
+            axes.set_title(title, loc="center")
+            _draw_tiles(axes, images[:, None], cmap=cmap)
     return figure
 
 
@@ -125,18 +125,105 @@ def bars(heights, xlabel, ylabel, reference=None, reference_label=None):
     return figure
 
 
+def grouped_bars(groups, series, ylabel, errors=None):
+    """Draw one bar a series in each group, the first series darkest, and their error bars.
+
+    Parameters
+    ----------
+    groups : sequence of str, (G,)
+    series : dict of str to array-like, (G,)
+        Heights by the name of their series; up to five are told apart by lightness alone.
+    ylabel : str
+    errors : dict of str to array-like, (G,), optional
+        Half lengths of the error bars, such as standard deviations, for each of the series.
+    """
+    width = 0.8 / len(series)
+    place = np.arange(len(groups)) - 0.4 + width / 2
+    shades = plt.colormaps["cividis"](np.linspace(0.2, 1.0, len(series)))
+    with style():
+        figure, axes = plt.subplots(figsize=(7.2, 3.0))
+        for number, (name, heights) in enumerate(series.items()):
+            axes.bar(
+                place + number * width,
+                heights,
+                width,
+                yerr=None if errors is None else errors[name],
+                label=name,
+                color=shades[number],
+                edgecolor="0.2",
+                capsize=3,
+            )
+        axes.set_xticks(range(len(groups)), groups)
+        axes.tick_params(axis="x", length=0)
+        axes.grid(axis="x", visible=False)
+        axes.axhline(0, color="0.2", linewidth=0.8)
+        axes.spines.bottom.set_visible(False)
+        axes.set_ylabel(ylabel)
+        if len(series) > 1:
+            figure.legend(loc="outside upper center", ncols=min(len(series), 5))
+    return figure
+
+
+def heat_map(matrix, xlabel, ylabel, label, *, xticks=None, yticks=None, values=None, vmin=None, vmax=None):
+    """Draw a matrix as coloured cells with a colour bar.
+
+    Parameters
+    ----------
+    matrix : array-like, (R, C)
+        NaN and infinity are left white.
+    xlabel, ylabel, label : str
+        Of the columns, of the rows and of the colour bar.
+    xticks, yticks : sequence, optional
+        A name a column or row, by default numbers from 1; where not all have room, every second, fifth
+        or tenth is shown.
+    values : str, optional
+        How to write the number in each cell, such as ``".2f"`` or ``"d"``; there is room for about 15
+        columns.  By default none is written.
+    vmin, vmax : float, optional
+        Ends of the colour scale, by default the smallest and the largest finite entry.
+    """
+    options = {"xticks": xticks, "yticks": yticks, "values": values, "vmin": vmin, "vmax": vmax}
+    return heat_maps({"": matrix}, xlabel, ylabel, label, **options)
+
+
+def heat_maps(
+    matrices, xlabel, ylabel, label, *, xticks=None, yticks=None, values=None, vmin=None, vmax=None
+):
+    """Draw a few matrices of one shape side by side on one colour scale: a dict of titles to matrices.
+
+    The other arguments are those of `heat_map`.
+    """
+    stack = np.stack(list(matrices.values()))
+    number, rows, columns = stack.shape
+    # Cells are square, unless many rows over few columns would make the figure too tall.
+    height = min(0.6, 5.6 / (number * columns), 8 / rows)
+    width = min(0.6, 5.6 / (number * columns), 3 * height)
+    finite = stack[np.isfinite(stack)]
+    limits = {"vmin": finite.min() if vmin is None else vmin, "vmax": finite.max() if vmax is None else vmax}
+    with style():
+        size = (number * columns * width + 1.6, rows * height + 0.65)
+        figure, grid = plt.subplots(1, number, sharey=True, squeeze=False, figsize=size)
+        for axes, title, matrix in zip(grid[0], matrices, stack, strict=True):
+            drawn = axes.imshow(matrix, cmap="cividis", aspect="auto", **limits)
+            if values is not None:
+                _write_cells(drawn, matrix, values)
+            _name_cells(axes.xaxis, columns, xticks, width)
+            _name_cells(axes.yaxis, rows, yticks, height)
+            _bare(axes)
+            axes.set_title(title)
+            axes.set_xlabel(xlabel)
+        grid[0, 0].set_ylabel(ylabel)
+        figure.colorbar(drawn, ax=grid, label=label, aspect=rows * height / 0.15)
+    return figure
+
+
 def image_rows(images, labels):
     """Draw labelled rows of images (R, M, H, W), each image in its own range of grey."""
     rows, columns, height, width = images.shape
     tile = 6.4 / columns
     with style():
         figure, axes = plt.subplots(figsize=(7.2, tile * rows * height / width + 0.1))
-        axes.imshow(mosaic(unit_range(images)), vmin=0, vmax=1)
-        axes.set_yticks(np.arange(rows) * (height + GAP) + (height - 1) / 2, labels)
-        axes.tick_params(length=0)
-        axes.set_xticks([])
-        axes.grid(False)
-        axes.spines[:].set_visible(False)
+        _draw_tiles(axes, images, labels)
     return figure
 
 
@@ -179,3 +266,39 @@ def mosaic(tiles):
             top, left = row * (height + GAP), column * (width + GAP)
             sheet[top : top + height, left : left + width] = tiles[row, column]
     return sheet
+
+
+def _draw_tiles(axes, images, labels=None, cmap="gray"):
+    """Draw images (R, C, H, W), each in its own range, with or without a label a row."""
+    rows, _, height, _ = images.shape
+    axes.imshow(mosaic(unit_range(images)), cmap=cmap, vmin=0, vmax=1)
+    axes.set(xticks=[], yticks=[])
+    if labels is not None:
+        axes.set_yticks(np.arange(rows) * (height + GAP) + (height - 1) / 2, labels)
+    _bare(axes)
+
+
+def _name_cells(axis, count, names, size):
+    """Tick every first, second, fifth ... of `count` cells, `size` inches each, as room for names allows."""
+    names = [str(name) for name in (range(1, count + 1) if names is None else names)]
+    longest = max(len(line) for name in names for line in name.split("\n"))
+    room = 0.17 if axis.axis_name == "y" else 0.06 + 0.09 * longest
+    step = next((step for step in (1, 2, 5, 10, 20, 50) if step * size >= room), 100)
+    first = min(step, count) - 1
+    axis.set_ticks(np.arange(count)[first::step], names[first::step])
+
+
+def _write_cells(drawn, matrix, spec):
+    """Write the entries into the cells of an image, light on dark and dark on light."""
+    for (row, column), value in np.ndenumerate(matrix):
+        if np.isfinite(value):
+            luminance = np.dot(drawn.to_rgba(value)[:3], [0.299, 0.587, 0.114])
+            colour = "white" if luminance < 0.5 else "black"
+            drawn.axes.text(column, row, format(value, spec), color=colour, size=9, ha="center", va="center")
+
+
+def _bare(axes):
+    """Take away what frames a plot but clutters a picture."""
+    axes.tick_params(length=0)
+    axes.grid(False)
+    axes.spines[:].set_visible(False)

@@ -56,6 +56,14 @@ def _plain(value):
 def read(path, kind, names):
     """Read a model back as (settings, arrays).
 
+    Parameters
+    ----------
+    path : path-like
+    kind : str
+        Name of the model's class.
+    names : collection of str, or callable
+        What the arrays must be called; a function gets the settings and returns it.
+
     Raises
     ------
     FileNotFoundError
@@ -96,9 +104,31 @@ def read(path, kind, names):
             f"{path} has format {found[1]}; this version of gmmlib reads format {FORMAT}. "
             "Save it again with this version, or use the version that wrote it."
         )
+    if callable(names):
+        names = names(found[2])
     if set(contents) != set(names) or any(array.dtype.kind not in "fi" for array in contents.values()):
         raise ModelFileError(
             f"{path} must hold numbers under the names {sorted(names)}; got {sorted(contents)}. "
             "Save the model again."
         )
     return found[2], contents
+
+
+def load(path, model_class):
+    """Read a model of a class whose `_from_state` makes it from settings and the arrays `_array_names`.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ModelFileError
+        If `read` refuses it, or its settings and arrays make no model.
+    """
+    kind = model_class.__name__
+    try:
+        settings, arrays = read(path, kind, model_class._array_names)
+        return model_class._from_state(settings, arrays, str(path))
+    except ModelFileError:
+        raise
+    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+        raise ModelFileError(f"{path} holds no usable {kind}: {error}") from error

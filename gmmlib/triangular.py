@@ -95,7 +95,7 @@ def _integer(value):
 
 def _address(rows):
     """Where rows of numbers lie and how far apart they start, as Fortran sees them: columns."""
-    return rows.ctypes.data, _integer(rows.strides[0] // rows.itemsize)
+    return rows.ctypes.data, _integer(max(rows.strides[0] // rows.itemsize, 1))
 
 
 def _form(matrix):

@@ -226,3 +226,15 @@ def expected(x, weights, means, covariances):
             conditional = means[k][gone] - np.linalg.solve(precision[np.ix_(gone, gone)], pull)
             filled[n, gone] += share[n, k] * conditional
     return filled
+
+
+def bhattacharyya(first, second):
+    """Log integral of the root of the product of two zero-mean Gaussians, from their covariances (D, D)."""
+    determinants = [np.linalg.slogdet(matrix)[1] for matrix in (first, second, (first + second) / 2)]
+    return determinants[0] / 4 + determinants[1] / 4 - determinants[2] / 2
+
+
+def covariance_root(covariance):
+    """The symmetric square root of a covariance (D, D), from its eigenvectors."""
+    values, vectors = np.linalg.eigh(covariance)
+    return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T

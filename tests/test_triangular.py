@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from gmmlib import triangular
 
-SIZES = [1, 2, 3, 8, 65, 130]
+SIZES = [0, 1, 2, 3, 8, 65, 130]
 
 
 def covariance(size, seed):
