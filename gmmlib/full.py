@@ -26,10 +26,11 @@ class FullGMM(DensityMixin, BaseEstimator):
         Added to the diagonal of every covariance, in squared units of the data.
     means : {"free", "zero"}
         Whether components have means or are held at the origin.
-    init : {"kmeans", "random_from_data"} or mapping
+    init : {"kmeans", "random_from_data"}, array-like of int (N,), or mapping
         Where EM starts: from the clusters of k-means; from random samples under the covariance of all;
-        or from ``{"weights": (K,), "means": (K, D), "covariances" or "precisions": (K, D, D)}``, and
-        then with an E-step.
+        from a component for each sample; or from
+        ``{"weights": (K,), "means": (K, D), "covariances" or "precisions": (K, D, D)}``, and then with an
+        E-step.
     min_weight : float, optional
         A component whose weight falls below it is removed during EM.
     allow_missing : bool
@@ -143,11 +144,13 @@ class FullGMM(DensityMixin, BaseEstimator):
         return self
 
     def _fit(self, X, sample_weight):
-        start = self._learned() if self.warm_start and hasattr(self, "weights_") else self.init
         X = self._data(X, reset=True)
         weight = _checks.sample_weight(sample_weight, len(X))
         _checks.enough_rows(weight, self.n_components)
+        start = self._learned() if self.warm_start and hasattr(self, "weights_") else self._start(len(X))
         if not weight.all():
+            if isinstance(start, np.ndarray):
+                start = start[weight > 0]
             X, weight = X[weight > 0], weight[weight > 0]
         self._online = None
         with self._workers() as workers:
@@ -216,11 +219,15 @@ class FullGMM(DensityMixin, BaseEstimator):
         first = not hasattr(self, "weights_")
         X = self._data(X, reset=first)
         weight = _checks.sample_weight(sample_weight, len(X))
-        X, weight = X[weight > 0], weight[weight > 0]
         if first:
             _checks.enough_rows(weight, self.n_components)
+            start = self._start(len(X))
+            if isinstance(start, np.ndarray):
+                start = start[weight > 0]
+        X, weight = X[weight > 0], weight[weight > 0]
+        if first:
             with self._workers() as workers:
-                run = full_em.Run(self, X, weight, workers, self.init)
+                run = full_em.Run(self, X, weight, workers, start)
                 self._set(run.unturned(run.start()))
             self._online = None
         moments = self._online
@@ -369,6 +376,17 @@ class FullGMM(DensityMixin, BaseEstimator):
         else:
             _checks.finite(X, "X")
         return X
+
+    def _start(self, n_rows):
+        """`init`, with labels as a checked array."""
+        if not isinstance(self.init, (np.ndarray, list, tuple)):
+            return self.init
+        labels, _ = _checks.labels(self.init, "init", self.n_components, "n_components")
+        if len(labels) != n_rows:
+            raise ValueError(
+                f"init must hold a component for each of the {n_rows} rows of X; got {len(labels)}."
+            )
+        return labels
 
     def _learned(self):
         return {"weights": self.weights_, "means": self.means_, "covariances": self.covariances_}

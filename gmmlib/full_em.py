@@ -208,7 +208,7 @@ class Run:
         self.weighted = not (weight == 1).all()
         self.mechanism = Mechanism(model.mechanism, len(X), model.random_state)
         self.counts = []
-        self.labels = None
+        self.labels = init if isinstance(init, np.ndarray) else None
         if isinstance(init, str) and init == "kmeans":  # it copies the data, so before we do
             self.labels = kmeans_labels(X, weight, model.n_components, model.random_state)
         few = max(ROWS_AT_ONCE, SMALL_COPY // X.shape[1])  # rows: turning copies a chunk more than once
@@ -262,8 +262,8 @@ class Run:
                 lambda k: scales[k] * covariance,
             )
         raise ValueError(
-            'init must be "kmeans", "random_from_data" or a mapping with "weights", "means" and '
-            f'"covariances" or "precisions"; got {init!r}.'
+            'init must be "kmeans", "random_from_data", an array with a component for each row, or a mapping '
+            f'with "weights", "means" and "covariances" or "precisions"; got {init!r}.'
         )
 
     def e_step(self, parameters):

@@ -119,6 +119,20 @@ def test_equal_components_are_predicted_by_the_lower_index():
     assert_allclose(model.predict_proba(data(20)), 0.5, rtol=1e-12)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_labels_start_from_the_moments_of_their_rows(weighted):
+    x, labels = data(60, 4), np.random.default_rng(0).integers(0, 3, size=60)
+    weight = np.arange(60) % 4 if weighted else np.ones(60)
+    model = FullGMM(3, init=labels.tolist(), callback=stop, reg_covar=0.1).fit(x, sample_weight=weight)
+    resp = np.eye(3)[labels] * weight[:, None]
+    weights, means, covariances = oracles.gaussian_m_step(x, resp, 0.1)
+    assert_allclose(model.weights_, weights, rtol=1e-12)
+    assert_allclose(model.means_, means, rtol=1e-10, atol=1e-12)
+    assert_allclose(model.covariances_, covariances, rtol=1e-9, atol=1e-11)
+    online = FullGMM(3, init=labels).partial_fit(x, sample_weight=weight)
+    assert np.isfinite(online.score(x))
+
+
 def test_precisions_may_be_given_instead_of_covariances():
     weights, means, covariances = oracles.gaussians(3, 4)
     x = data(50, 4)
@@ -886,14 +900,25 @@ FIT_MESSAGES = [
     (
         {"init": "k-means"},
         NOISE,
-        'init must be "kmeans", "random_from_data" or a mapping with "weights", "means" and '
-        '"covariances" or "precisions"; got \'k-means\'.',
+        'init must be "kmeans", "random_from_data", an array with a component for each row, or a mapping '
+        'with "weights", "means" and "covariances" or "precisions"; got \'k-means\'.',
     ),
     (
         {"init": None},
         NOISE,
-        'init must be "kmeans", "random_from_data" or a mapping with "weights", "means" and '
-        '"covariances" or "precisions"; got None.',
+        'init must be "kmeans", "random_from_data", an array with a component for each row, or a mapping '
+        'with "weights", "means" and "covariances" or "precisions"; got None.',
+    ),
+    (
+        {"init": [0, 1, 0]},
+        NOISE,
+        "init must hold a component for each of the 6 rows of X; got 3.",
+    ),
+    (
+        {"init": [0, 1, 0, 2, 0, 1]},
+        NOISE,
+        "init must be below n_components=2; got 2 at index 3. "
+        "Pass a larger n_components, or None to take it from the labels.",
     ),
     (
         {"init": {"weights": [0.5, 0.5], "covariances": EYES}},

@@ -10,7 +10,8 @@ import numpy as np
 from scipy.linalg.blas import dsyrk, dtrmm
 from sklearn.mixture import GaussianMixture
 
-from gmmlib import FullGMM, _kernels, datasets, full_em, plotting
+from gmmlib import FullGMM, _kernels, full_em, plotting
+from tools import bench_data
 from tools.project import REPOSITORY
 from tools.timing import Row, compare
 
@@ -22,23 +23,13 @@ FIRST_CALL = (
 )
 
 
-def digits():
-    """Rows of 784 pixels: MNIST's training digits if they are here, else the bundled ones."""
-    try:
-        scale = "paper" if datasets.available().ok else "sample"
-    except datasets.DatasetError:
-        scale = "sample"
-    return datasets.load_mnist("train", scale)[0].reshape(-1, 784)
-
-
 class Ours:
     """One iteration of EM at a time, from given clusters; BLAS has its threads back after each."""
 
     def __init__(self, X, labels, n_components):
         self.model = FullGMM(n_components, reg_covar=RIDGE)
         with self.model._workers() as workers:
-            self.run = full_em.Run(self.model, X, np.ones(len(X)), workers, None)
-            self.run.labels = labels
+            self.run = full_em.Run(self.model, X, np.ones(len(X)), workers, labels)
             self.parameters = self.run.start()
 
     def __call__(self):
@@ -223,7 +214,7 @@ def growth(X):
 
 def rows():
     """Each row of the table; the growth is drawn in ``_build/bench.png`` too."""
-    X, n_components = digits(), 32
+    X, n_components = bench_data.digits().reshape(-1, 784), 32
     labels = full_em.kmeans_labels(X, np.ones(len(X)), n_components, 0)
     whole = against_scikit_learn(X, n_components, "at least 35, goal 60", repeats=9, labels=labels)
     yield whole
