@@ -68,6 +68,14 @@ def distances(whitened, offsets, out):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
+def distances_to(values, offsets, out):
+    """out[n, k] = |values[n] - offsets[k]|^2."""
+    for n in range(out.shape[0]):
+        for k in range(out.shape[1]):
+            out[n, k] = squared_norm(values[n], offsets[k])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
 def advance(whitened, offset, rows, distance, constant, needed):
     """Add |whitened[i] - offset|^2 to distance[i]; keep, packed, the rows whose bound still counts.
 

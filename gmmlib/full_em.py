@@ -256,11 +256,8 @@ class Run:
             scales = 2.0 ** np.linspace(-1, 1, n_components) if self.zero_means else np.ones(n_components)
             centres = np.zeros((n_components, len(mean))) if self.zero_means else self.Y[chosen]
             self.counts.append(n_components)
-            return self.parameters(
-                np.full(n_components, 1 / n_components),
-                centres,
-                lambda k: scales[k] * covariance,
-            )
+            weights = np.full(n_components, 1 / n_components)
+            return self.parameters(weights, centres, covariance, scales)
         raise ValueError(
             'init must be "kmeans", "random_from_data", an array with a component for each row, or a mapping '
             f'with "weights", "means" and "covariances" or "precisions"; got {init!r}.'
@@ -322,12 +319,13 @@ class Run:
             weights, means = self.revive(whiteners, weights, means, np.flatnonzero(empty))
         return Parameters(weights, means, whiteners, self.axes, self.constant())
 
-    def parameters(self, weights, means, covariance_of):
-        """Parameters in the axes of the data."""
+    def parameters(self, weights, means, covariance, scales):
+        """Parameters in the axes of the data, of components whose covariances are multiples of one."""
         whiteners = self.room(len(weights))
         for k, weight in enumerate(weights):
-            self.factorise(whiteners, k, weight, means[k], covariance_of(k))
-        return Parameters(weights, means, whiteners, self.axes, self.constant())
+            self.factorise(whiteners, k, weight, means[k], scales[k] * covariance)
+        tied = whiteners._replace(tied=bool((scales == 1).all()))
+        return Parameters(weights, means, tied, self.axes, self.constant())
 
     def room(self, n_components):
         """Whiteners to write into; an M-step overwrites those of the one before."""

@@ -48,6 +48,7 @@ class Whiteners(NamedTuple):
     first: np.ndarray  # (D_1, K D_1), the first blocks, transposed, side by side
     offsets: np.ndarray  # (K, D)  W m
     constants: np.ndarray  # (K,)  c, nats
+    tied: bool = False  # whether all W are the first one's, as at a random start: one product serves all
 
 
 def allocate(n_components, dimension):
@@ -143,10 +144,10 @@ def log_joint(Y, whiteners, guess=None, out=None, everything=False):
     """
     n_rows, n_components = len(Y), len(whiteners.constants)
     out = np.empty((n_rows, n_components)) if out is None else out
-    _first_block(Y, whiteners, out)
+    (_all_tied if whiteners.tied else _first_block)(Y, whiteners, out)
     out *= -0.5
     out += whiteners.constants
-    if len(whiteners.blocks) == 1:
+    if whiteners.tied or len(whiteners.blocks) == 1:
         return out
 
     buffer = np.empty(ROWS_AT_ONCE * Y.shape[1])
@@ -166,6 +167,15 @@ def log_joint(Y, whiteners, guess=None, out=None, everything=False):
         _search(Y, whiteners, k, rows, needed, out, buffer)
         needed[rows] = np.maximum(needed[rows], out[rows, k] - _kernels.NEGLIGIBLE)
     return out
+
+
+def _all_tied(Y, whiteners, out):
+    """Squared whitened distance over all coordinates to components of one covariance, (n, K)."""
+    W = triangular.member(whiteners.triangles, 0)
+    for start in range(0, len(Y), ROWS_AT_ONCE):
+        whitened = np.array(Y[start : start + ROWS_AT_ONCE], order="C")
+        triangular.multiply(W, whitened)
+        _kernels.distances_to(whitened, whiteners.offsets, out[start : start + len(whitened)])
 
 
 def _first_block(Y, whiteners, out):

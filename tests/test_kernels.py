@@ -118,6 +118,14 @@ def test_advance_drops_a_bound_that_only_equals_what_is_needed():
     assert distance[0] == 4.0
 
 
+@pytest.mark.parametrize("width", [0, 1, 7, 8, 9, 48])
+def test_distances_to_equal_their_twin(width):
+    rng = np.random.default_rng(width)
+    values, offsets, out = rng.normal(size=(40, width)), rng.normal(size=(3, width)), np.full((40, 3), np.nan)
+    _kernels.distances_to(values, offsets, out)
+    assert_allclose(out, ((values[:, None] - offsets) ** 2).sum(axis=2), rtol=1e-13)
+
+
 def test_score_equals_its_twin():
     rng = np.random.default_rng(0)
     whitened, offset = rng.normal(size=(40, 13)), rng.normal(size=13)

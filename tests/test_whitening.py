@@ -148,6 +148,16 @@ def test_a_component_of_weight_zero_is_impossible(dimension):
         check(joint[:, others], expected)
 
 
+@pytest.mark.parametrize("dimension", [3, 72, 130])
+def test_components_of_one_covariance_need_one_product(dimension):
+    weights, means, covariances = oracles.gaussians(5, dimension, apart=0.3)
+    covariances[:] = covariances[0]
+    x = oracles.draw(600, weights, means, covariances)
+    tied = whiteners(weights, means, covariances)._replace(tied=True)
+    joint = whitening.log_joint(x, tied)
+    assert_allclose(joint, oracles.gaussian_log_joint(x, weights, means, covariances), rtol=1e-10)
+
+
 @pytest.mark.parametrize("dimension", [0, 1, 48, 72, 73, 96, 103, 104, 160, 600, 784])
 def test_blocks_cover_every_coordinate_once(dimension):
     blocks = whitening.allocate(1, dimension).blocks

@@ -183,6 +183,13 @@ def kernels():
         lambda: ((whitened.reshape(512, 32, 48) - offsets) ** 2).sum(axis=2),
         "below 1, or the kernel goes",
     )
+    many, centres, out = rng.standard_normal((512, 717)), rng.random((32, 717)), np.empty((512, 32))
+    yield compare(
+        "kernel distances_to / numpy twin, 512 x 717 to 32 (s)",
+        lambda: _kernels.distances_to(many, centres, out),
+        lambda: ((many[:, None] - centres) ** 2).sum(axis=2),
+        "below 1, or the kernel goes",
+    )
     block, offset, needed = rng.standard_normal((512, 96)), rng.random(96), np.zeros(512)
 
     def kernel():
