@@ -2,12 +2,15 @@
 
 import re
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
 import papermill
 from papermill.exceptions import PapermillExecutionError
 
 from tools import kernels, notebooks, provenance
+
+AT_ONCE = 2  # chapters that run at the same time
 
 
 class Failed(Exception):
@@ -24,10 +27,14 @@ def execute(nb, folder, parameters):
     if parameters and not notebooks.has_parameters(nb):
         raise Failed("no cell is tagged `parameters`, so the scale cannot be set")
     try:
-        with kernels.plain_settings():
-            done = papermill.execute_notebook(
-                nbformat.from_dict(nb), None, parameters=parameters, kernel_name="python3", cwd=folder
-            )
+        done = papermill.execute_notebook(
+            nbformat.from_dict(nb),
+            None,
+            parameters=parameters,
+            kernel_name="python3",
+            cwd=folder,
+            progress_bar=False,
+        )
     except PapermillExecutionError as error:
         raise Failed(describe(error)) from error
     except (RuntimeError, TimeoutError) as error:  # the kernel died, or did not start
@@ -47,18 +54,27 @@ def describe(error):
 def bring_up_to_date(project, scale):
     """Run every stale chapter of the book and store its notebook; True if all of them stand.
 
-    A chapter that fails does not stop the others, and its last complete run stays as it was.
+    A chapter that fails does not stop the others, and its last complete run stays as it was.  Two run at a
+    time, for a chapter alone leaves cores idle while it loads, draws or plots; outputs do not depend on it.
     """
     sources = notebooks.chapters(project.book)
-    failed, ran = [], 0
-    for number, source in enumerate(sources, 1):
+    failed = []
+
+    def attempt(number, source):
         label = f"[{number}/{len(sources)}] {source.stem}"
         path = project.runs(scale) / f"{source.stem}.ipynb"
         try:
-            ran += update(project, source, scale, path, label)
+            return update(project, source, scale, path, label)
         except Failed as error:
             print(f"{label}: FAILED, {error}\n", flush=True)
             failed.append(source.stem)
+            return False
+
+    numbered = list(enumerate(sources, 1))
+    numbered.reverse()  # later chapters take longer, and the longest should not be left to the end
+    with kernels.plain_settings(), ThreadPoolExecutor(AT_ONCE) as pool:
+        ran = sum(pool.map(lambda pair: attempt(*pair), numbered))
+    failed.sort()
     if failed:
         print(f"{len(failed)} of {len(sources)} notebooks failed: {', '.join(failed)}", flush=True)
     elif not ran:
