@@ -11,6 +11,7 @@ from papermill.exceptions import PapermillExecutionError
 from tools import kernels, notebooks, provenance
 
 AT_ONCE = 2  # chapters that run at the same time
+QUIET = ["--IPKernelApp.log_level=CRITICAL"]  # a kernel told to stop reports an interrupt as an error
 
 
 class Failed(Exception):
@@ -34,6 +35,7 @@ def execute(nb, folder, parameters):
             kernel_name="python3",
             cwd=folder,
             progress_bar=False,
+            extra_arguments=QUIET,
         )
     except PapermillExecutionError as error:
         raise Failed(describe(error)) from error
