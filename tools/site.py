@@ -1,6 +1,7 @@
 """Stage the pages of one scale and render them; nothing is executed here."""
 
 import base64
+import hashlib
 import os
 import shutil
 import subprocess
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import yaml
 
-from tools import colophon, mathjax, notebooks, offline
+from tools import colophon, mathjax, notebooks, offline, polish
+from tools.project import REPOSITORY
 
 BANNER = (
     "The numbers and figures on these pages come from a small sample of bundled images, not from the "
@@ -38,17 +40,24 @@ def render(project, folder, name, scale):
     Returns
     -------
     Path
-        The first page. What stood there before is replaced only by a complete set of pages.
+        The first page. What stood there before is replaced only by a complete set of pages, and stays if
+        it was made from the same.
     """
     start = time.monotonic()
     build = project.build(name)
-    source, work, html = build / "source", build / "work", build / "html"
+    source, work, html, stamp = (build / part for part in ("source", "work", "html", "made_from"))
     shutil.rmtree(source, ignore_errors=True)
     shutil.rmtree(work, ignore_errors=True)
     stage(project, folder, source, scale)
+    made_from = digest(source, project.library, REPOSITORY / "tools", project.lock)
+    if html.exists() and stamp.exists() and stamp.read_text(encoding="utf-8") == made_from:
+        print(f"the {name} pages are up to date: {html / 'index.html'}", flush=True)
+        return html / "index.html"
+    stamp.unlink(missing_ok=True)
     print(f"rendering the {name} pages", flush=True)
     build_html(source, work, colophon.commit_of(project.root)[1])
     new = work / "_build" / "html"
+    polish.polish(new)
     if remote := offline.remote_addresses(new):
         raise NotRendered("pages would load from a network: " + ", ".join(" ".join(pair) for pair in remote))
     old = build / "old"
@@ -58,6 +67,7 @@ def render(project, folder, name, scale):
     new.rename(html)
     shutil.rmtree(old, ignore_errors=True)
     shutil.rmtree(work)
+    stamp.write_text(made_from, encoding="utf-8")
     print(f"rendered in {time.monotonic() - start:.0f} s: {html / 'index.html'}", flush=True)
     return html / "index.html"
 
@@ -92,6 +102,17 @@ def stage(project, folder, source, scale):
         config.setdefault("html", {})["announcement"] = BANNER
     (source / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     shutil.copyfile(project.root / "_toc.yml", source / "_toc.yml")
+
+
+def digest(*places):
+    """SHA-256 over the names and contents of files, and of all files in folders."""
+    total = hashlib.sha256()
+    for place in places:
+        for path in sorted([place] if place.is_file() else place.rglob("*")):
+            if path.is_file() and "__pycache__" not in path.parts:
+                content = hashlib.sha256(path.read_bytes()).hexdigest()
+                total.update(f"{path.relative_to(place.parent)} {content}\n".encode())
+    return total.hexdigest()
 
 
 def build_html(source, work, seconds):

@@ -1,0 +1,155 @@
+"""Every page in a real browser, from disk and without a network, at the width of a phone and of a desk."""
+
+import base64
+import re
+from typing import NamedTuple
+
+import pytest
+
+WIDTHS = {"phone": 400, "desk": 1440}
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
+COLOURS = {"type": "rule", "values": ["color-contrast", "link-in-text-block"]}  # all that a theme can change
+RAW_TEX = re.compile(r"\\[A-Za-z]{2,}|\\\(|\$\$|\{\}\^")
+# A figure that nobody described has the name of its file for a description.
+SHORTEST_DESCRIPTION = 20
+DOT = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+
+
+class Visit(NamedTuple):
+    """What a browser noticed on one page."""
+
+    remote: list  # requests that left the machine
+    errors: list  # what the console and the scripts complain of
+    unrendered: list  # formulas that MathJax did not draw, and TeX in the text
+    undescribed: list  # figures without words
+    too_wide: int  # pixels by which the page is wider than a phone
+    inaccessible: list  # WCAG violations, light and dark
+
+
+@pytest.fixture(scope="module")
+def context(browser):
+    """Windows as wide as a desk, without a network."""
+    return browser.new_context(offline=True, viewport={"width": WIDTHS["desk"], "height": 900})
+
+
+@pytest.fixture(scope="module")
+def axe():
+    """The rules of accessibility."""
+    return pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+
+
+@pytest.fixture(scope="module")
+def visits(published, context, axe):
+    """A visit to each page; the site is read once for all tests."""
+    # index.html only leads on to the first page
+    paths = [*sorted(published.glob("book/*.html")), published / "genindex.html", published / "search.html"]
+    return {str(path.relative_to(published)): visit(context, path.as_uri(), axe) for path in paths}
+
+
+def visit(context, address, axe):
+    """Open one page and write down what is wrong with it."""
+    page, remote, errors = context.new_page(), [], []
+    page.on("request", lambda r: remote.append(r.url) if r.url.startswith(("http", "ws")) else None)
+    page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    settle(page, address)
+    page.add_style_tag(content="* { transition: none !important }")  # colours on their way are no colours
+    inaccessible = [*violations(page, axe, "light", RULES), *violations(page, axe, "dark", COLOURS)]
+    page.set_viewport_size({"width": WIDTHS["phone"], "height": 900})
+    excess = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+    found = Visit(remote, errors, unrendered(page), undescribed(page), excess, inaccessible)
+    page.close()
+    return found
+
+
+def settle(page, address):
+    """Open a page and wait until its formulas are drawn."""
+    page.goto(address)
+    page.evaluate("window.MathJax?.startup?.promise")
+
+
+def unrendered(page):
+    """Formulas that were not drawn, and words of the text that look like TeX."""
+    formulas = page.evaluate(
+        """() => [...document.querySelectorAll('.math')]
+            .filter(e => !e.querySelector('mjx-container') || e.querySelector('mjx-merror, [data-mjx-error]'))
+            .map(e => e.textContent)"""
+    )
+    text = page.evaluate(
+        """() => {
+            const copy = document.querySelector('main').cloneNode(true);
+            copy.querySelectorAll('pre, code, script, mjx-container').forEach(e => e.remove());
+            return copy.textContent;
+        }"""
+    )
+    return formulas + RAW_TEX.findall(text)
+
+
+def undescribed(page):
+    """Sources of the images in the text whose alternative text says too little."""
+    images = page.evaluate(
+        "() => [...document.querySelectorAll('main article img')].map(e => [e.alt, e.getAttribute('src')])"
+    )
+    return [source for alt, source in images if len(alt) < SHORTEST_DESCRIPTION or alt.endswith(".png")]
+
+
+def violations(page, axe, theme, rules):
+    """What axe finds under one theme: rule, and the first element that breaks it."""
+    page.evaluate("theme => { document.documentElement.dataset.theme = theme }", theme)
+    options = {"runOnly": rules, "resultTypes": ["violations"], "preload": False}  # it would fetch style sheets
+    found = axe.run(page, options=options).response["violations"]
+    return [f"{theme}: {v['id']} ({len(v['nodes'])}): {v['nodes'][0]['html'][:200]}" for v in found]
+
+
+BAD = """<html lang="en"><title>Bad</title><main><article><h1>Bad</h1>
+<p style="color: #ccc">pale</p><p>the \\alpha of all</p><span class="math">x</span>
+<div style="width: 500px">wide</div><img alt="x.png" src="x.png"></article></main>
+<script>console.error("complaint")</script><script src="https://example.org/remote.js"></script></html>"""
+
+
+def test_a_visit_notices_each_fault(tmp_path, context, axe):
+    (tmp_path / "bad.html").write_text(BAD)
+    (tmp_path / "x.png").write_bytes(base64.b64decode(DOT))
+    seen = visit(context, (tmp_path / "bad.html").as_uri(), axe)
+    assert seen.remote == ["https://example.org/remote.js"]
+    assert "complaint" in seen.errors
+    assert seen.unrendered == ["x", "\\alpha"]
+    assert seen.undescribed == ["x.png"]
+    assert seen.too_wide >= 100
+    assert [v.split(" (")[0] for v in seen.inaccessible] == ["light: color-contrast", "dark: color-contrast"]
+
+
+@pytest.mark.parametrize("field", Visit._fields)
+def test_no_page_is_faulty(visits, field):
+    assert len(visits) > 10
+    assert {name: getattr(seen, field) for name, seen in visits.items() if getattr(seen, field)} == {}
+
+
+def test_search_works_from_disk(published, browser):
+    page = browser.new_page(offline=True)
+    page.goto((published / "search.html").as_uri() + "?q=Bhattacharyya")
+    page.locator("#search-results li a").first.wait_for(timeout=10_000)
+    assert "03_bsds_8x8" in " ".join(
+        a.get_attribute("href") for a in page.locator("#search-results li a").all()
+    )
+
+
+def test_the_first_page_is_light(published, browser):
+    page, sizes = browser.new_page(), []
+    page.on("requestfinished", lambda r: sizes.append(r.sizes()["responseBodySize"]))
+    settle(page, (published / "book" / "intro.html").as_uri())
+    assert sum(sizes) < 1.5e6
+
+
+def test_a_click_enlarges_a_figure_and_escape_puts_it_back(published, context):
+    page = context.new_page()
+    settle(page, (published / "book" / "02_bsds_16x16.html").as_uri())
+    figure = page.locator("#fig-trace button.enlarge")
+    before = figure.locator("img").bounding_box()["width"]
+    figure.click()
+    assert page.locator("dialog[open] img").bounding_box()["width"] > 1.3 * before
+    page.keyboard.press("Escape")
+    assert page.locator("dialog[open]").count() == 0
+    figure.press("Enter")
+    page.locator("dialog[open] button").click()
+    assert page.locator("dialog[open]").count() == 0
