@@ -1,6 +1,6 @@
-"""The table that tells a reader what the pages were made from.
+"""What tells a reader where the pages come from: a table of the book, one a chapter, and a line on each page.
 
-It holds no clock time: two builds of the same commit give the same page.
+They hold no clock time of the build: two builds of the same commit give the same page.
 """
 
 import os
@@ -8,12 +8,16 @@ import shutil
 import subprocess
 from datetime import UTC, datetime
 
+import nbformat
+
+from tools import notebooks
+
+DIGESTS = {"source": "code of the chapter", "library": "gmmlib", "lock": "requirements.lock", "outputs": "outputs"}
+
 
 def table(root, scale, records):
     """The table in Markdown, from the provenance of all notebooks on the pages."""
-    commit, seconds = commit_of(root)
-    seconds = os.environ.get("SOURCE_DATE_EPOCH", seconds)
-    date = datetime.fromtimestamp(int(seconds), UTC).date().isoformat() if seconds else "unknown"
+    commit, date = version_of(root)
     rows = {
         "scale": {"paper": "paper", "sample": "sample (small, bundled images)"}[scale],
         "commit": commit,
@@ -24,7 +28,66 @@ def table(root, scale, records):
         rows[f"data: {name}"] = _digests(record["data"].get(name) for record in records)
     for name in sorted({name for record in records for name in record["versions"]}):
         rows[name] = _values(record["versions"].get(name) for record in records)
-    lines = ["| made from | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows.items())]
+    return _markdown("made from", rows)
+
+
+def appended(nb, repository):
+    """A copy of a chapter's run that ends in a table of how its results were made.
+
+    Parameters
+    ----------
+    nb : notebook
+    repository : str
+        Public address of the project, or nothing.
+    """
+    rows = _markdown("made from", chapter_rows(nb))
+    text = f":::{{admonition}} How these results were made\n:class: note dropdown\n\n{rows}"
+    if repository:
+        # A hosted notebook comes alone; this gives it the library and all that the library needs.
+        text += f"\nOn Colab, run `%pip install git+{repository}` before the first cell.\n"
+    copy = nbformat.from_dict(nb)
+    copy.cells.append(nbformat.v4.new_markdown_cell(text + ":::\n", id="how-these-results-were-made"))
+    return copy
+
+
+def chapter_rows(nb):
+    """Name and value of everything that decided the outputs of one chapter, and of the occasion."""
+    record = nb.metadata.provenance
+    rows = {"parameters": ", ".join(f"`{name} = {v}`" for name, v in notebooks.settings(nb).items())}
+    if occasion := record.get("occasion"):
+        rows["run"] = f"{occasion.date}, from commit {occasion.commit}"
+        rows["time"] = f"{occasion.seconds} s, with another chapter beside it, on {occasion.cores} cores"
+    rows["versions"] = ", ".join(f"{name} {version}" for name, version in sorted(record.versions.items()))
+    rows |= {f"data: {name}": _digests([digest]) for name, digest in sorted(record.data.items())}
+    return rows | {words: _digests([record[name]]) for name, words in DIGESTS.items()}
+
+
+def occasion(root, seconds):
+    """When a chapter was run, from which commit, and how long it took."""
+    return {
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": commit_of(root)[0].replace("`", ""),
+        "seconds": round(seconds),
+        "cores": os.cpu_count(),
+    }
+
+
+def footer(root):
+    """The line at the foot of every page."""
+    commit, date = version_of(root)
+    return f"<p>Made from commit {commit.replace('`', '')}, {date}.</p>"
+
+
+def version_of(root):
+    """The commit and its day."""
+    commit, seconds = commit_of(root)
+    seconds = os.environ.get("SOURCE_DATE_EPOCH", seconds)
+    return commit, datetime.fromtimestamp(int(seconds), UTC).date().isoformat() if seconds else "unknown"
+
+
+def _markdown(title, rows):
+    """A table of two columns."""
+    lines = [f"| {title} | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows.items())]
     return "\n".join(lines) + "\n"
 
 

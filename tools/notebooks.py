@@ -1,5 +1,6 @@
 """The notebook as data: from MyST source to stored bytes that two runs share."""
 
+import ast
 import hashlib
 import json
 import os
@@ -159,6 +160,18 @@ def with_prose_of(run, fresh):
         merged.cells.insert(position + 1, injected)
     merged.metadata.provenance = run.metadata.provenance
     return normalise(merged)
+
+
+def script(nb):
+    """The chapter as a Python script, its text in comments."""
+    return jupytext.writes(nbformat.from_dict(nb), fmt="py:percent")
+
+
+def settings(nb):
+    """What the cell of parameters sets, and what papermill set after it; name and value as written."""
+    cells = [cell for cell in nb.cells if {"parameters", "injected-parameters"} & set(tags(cell))]
+    statements = (statement for cell in cells for statement in ast.parse(cell.source).body)
+    return {s.targets[0].id: ast.unparse(s.value) for s in statements if isinstance(s, ast.Assign)}
 
 
 def read(path):

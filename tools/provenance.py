@@ -73,10 +73,15 @@ def versions():
     return {"python": python} | {name: metadata.version(name) for name in PACKAGES}
 
 
-def record(nb, made_from):
-    """Write into a finished run what it was made from; return it."""
+def record(nb, made_from, occasion=None):
+    """Write into a finished run what it was made from, and on which occasion; return it.
+
+    The occasion (date, commit, seconds, cores) is for the reader: nothing compares it.
+    """
     outputs = notebooks.outputs_digest(nb)
     nb.metadata.provenance = {**made_from, "versions": versions(), "outputs": outputs}
+    if occasion:
+        nb.metadata.provenance.occasion = occasion
     return nb
 
 

@@ -8,7 +8,7 @@ import nbformat
 import papermill
 from papermill.exceptions import PapermillExecutionError
 
-from tools import kernels, notebooks, provenance
+from tools import colophon, kernels, notebooks, provenance
 
 AT_ONCE = 2  # chapters that run at the same time
 QUIET = ["--IPKernelApp.log_level=CRITICAL"]  # a kernel told to stop reports an interrupt as an error
@@ -102,6 +102,8 @@ def update(project, source, scale, path, label):
     if provenance.key(project, source, scale) != wanted:
         # Nobody could say which of the two versions these outputs belong to.
         raise Failed("its sources changed while it ran; run it again")
-    notebooks.write(provenance.record(done, wanted), path)
-    print(f"{label}: done in {time.monotonic() - start:.1f} s", flush=True)
+    seconds = time.monotonic() - start
+    occasion = colophon.occasion(project.root, seconds)
+    notebooks.write(provenance.record(done, wanted, occasion), path)
+    print(f"{label}: done in {seconds:.1f} s", flush=True)
     return True

@@ -85,10 +85,16 @@ def stage(project, folder, source, scale):
             shutil.copyfile(path, book / path.name)
     generated = book / "_generated"
     generated.mkdir()
+    config = yaml.safe_load((project.root / "_config.yml").read_text(encoding="utf-8"))
+    downloads = source / "downloads" / "_sources" / "book"
+    downloads.mkdir(parents=True)
     records = []
     for stem in chapters:
-        shutil.copyfile(folder / f"{stem}.ipynb", book / f"{stem}.ipynb")
-        nb = notebooks.read(book / f"{stem}.ipynb")
+        nb = notebooks.read(folder / f"{stem}.ipynb")
+        notebooks.write(colophon.appended(nb, config["repository"]["url"]), book / f"{stem}.ipynb")
+        notebooks.write(nb, downloads / f"{stem}.ipynb")
+        shutil.copyfile(project.book / f"{stem}.md", downloads / f"{stem}.md")
+        (downloads / f"{stem}.py").write_text(notebooks.script(nb), encoding="utf-8")
         records.append(nb.metadata.provenance)
         # Glue cannot give a figure of another page its caption and alternative text; a file can.
         for name, png in notebooks.glued_figures(nb):
@@ -97,11 +103,21 @@ def stage(project, folder, source, scale):
         shutil.copytree(project.book / "_static", book / "_static")
     mathjax.copy_into(book / "_static")
     (generated / "provenance.md").write_text(colophon.table(project.root, scale, records), encoding="utf-8")
-    config = yaml.safe_load((project.root / "_config.yml").read_text(encoding="utf-8"))
-    if scale == "sample":
-        config.setdefault("html", {})["announcement"] = BANNER
+    configure(config, scale, colophon.footer(project.root))
     (source / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     shutil.copyfile(project.root / "_toc.yml", source / "_toc.yml")
+
+
+def configure(config, scale, footer):
+    """Add what depends on the scale and the commit; without a public address, leave out what needs one."""
+    html = config.setdefault("html", {})
+    html["extra_footer"] = footer
+    if scale == "sample":
+        html["announcement"] = BANNER
+    if not config["repository"]["url"]:
+        del config["repository"], config["launch_buttons"]
+        for button in ("edit_page", "issues", "repository"):
+            html[f"use_{button}_button"] = False
 
 
 def digest(*places):
@@ -119,7 +135,8 @@ def build_html(source, work, seconds):
     """One build in which every warning is an error."""
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", "-q", "-W", "-n", "--keep-going"]
     command += ["--path-output", str(work), str(source)]
-    environment = {**os.environ, "NO_COLOR": "1"}
+    # The extension tools.header is found from here.
+    environment = {**os.environ, "NO_COLOR": "1", "PYTHONPATH": str(REPOSITORY)}
     if seconds:
         environment.setdefault("SOURCE_DATE_EPOCH", seconds)
     done = subprocess.run(
