@@ -58,6 +58,8 @@ def render(project, folder, name, scale):
     build_html(source, work, colophon.commit_of(project.root)[1])
     new = work / "_build" / "html"
     polish.polish(new)
+    # Sphinx would offer the notebooks that it read, which end in a table for the page.
+    shutil.copytree(source / "downloads", new / "_sources" / "book", dirs_exist_ok=True)
     if remote := offline.remote_addresses(new):
         raise NotRendered("pages would load from a network: " + ", ".join(" ".join(pair) for pair in remote))
     old = build / "old"
@@ -86,8 +88,8 @@ def stage(project, folder, source, scale):
     generated = book / "_generated"
     generated.mkdir()
     config = yaml.safe_load((project.root / "_config.yml").read_text(encoding="utf-8"))
-    downloads = source / "downloads" / "_sources" / "book"
-    downloads.mkdir(parents=True)
+    downloads = source / "downloads"
+    downloads.mkdir()
     records = []
     for stem in chapters:
         nb = notebooks.read(folder / f"{stem}.ipynb")
@@ -102,6 +104,7 @@ def stage(project, folder, source, scale):
     if (project.book / "_static").is_dir():
         shutil.copytree(project.book / "_static", book / "_static")
     mathjax.copy_into(book / "_static")
+    (source / "genindex.md").write_text("# Index\n", encoding="utf-8")  # Sphinx writes its page
     (generated / "provenance.md").write_text(colophon.table(project.root, scale, records), encoding="utf-8")
     configure(config, scale, colophon.footer(project.root))
     (source / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")

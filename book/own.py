@@ -1,0 +1,21 @@
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from gmmlib import ConvolutionalGMM, patches, plotting, posterior
+
+paths = sorted(Path("photographs").glob("*.jpg"))
+images = [np.asarray(Image.open(path).convert("L")) / 255 for path in paths]
+X, kept = patches.sample_patches(images, 16, 20_000, 0, min_std=0.04)
+X = patches.remove_mean(X)
+print(f"{len(X):,} patches from {len(images)} photographs")
+
+model = ConvolutionalGMM(8, zero_mean_patches=True, random_state=0).fit(X)
+print(f"{model.score(X) / model.n_dimensions_:.3f} nats a dimension")
+
+order = np.argsort(-model.weights_)
+odds = posterior.log_odds(model.log_joint(X))[:, order]
+labels = [f"{weight:.1%}" for weight in model.weights_[order]]
+figure = plotting.component_sheet(X[posterior.ranking(odds, 10)], model.filters_[order], labels)
+figure.savefig("components.png")
