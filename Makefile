@@ -11,7 +11,7 @@ BOOK = $(BIN)/python -m tools.book
 # The kernels of all chapters and tests share one cache of compiled code.
 export NUMBA_CACHE_DIR = $(CURDIR)/_build/numba
 
-.PHONY: help book html freeze test validate bench lock env clean
+.PHONY: help book html pdf serve freeze test validate bench lock env clean
 .DEFAULT_GOAL := help
 
 help: ## print this list
@@ -23,6 +23,12 @@ book: .venv/.complete ## run every stale chapter at SCALE and render _build/<sca
 
 html: .venv/.complete ## render the published notebooks into _build/published/html; runs nothing
 	@$(BOOK) html
+
+pdf: .venv/.complete ## print the published notebooks as one PDF, _build/published/book.pdf; needs chromium
+	@$(BOOK) pdf
+
+serve: .venv/.complete ## show the published pages at http://localhost:8000
+	@$(BOOK) serve
 
 freeze: .venv/.complete ## make the runs at SCALE the stored references
 	@$(BOOK) freeze --scale $(SCALE)

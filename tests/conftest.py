@@ -1,13 +1,10 @@
 """The published pages, and a browser to look at them."""
 
-import shutil
-
 import pytest
 
+from tools import browser as chromium
 from tools import site
 from tools.project import Project
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 @pytest.fixture(scope="session")
@@ -20,12 +17,8 @@ def published():
 @pytest.fixture(scope="module")
 def browser():
     """The chromium of the system; it is closed after each module, for its event loop disturbs kernels."""
-    from playwright.sync_api import sync_playwright
-
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
+    executable = chromium.find()
+    if executable is None:
         pytest.skip("no chromium on this machine: what the pages do in a browser is not checked")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
+    with chromium.started(executable) as started:
+        yield started

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import pytest
 
+from tools.browser import settle
+
 WIDTHS = {"phone": 400, "desk": 1440}
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
 COLOURS = {"type": "rule", "values": ["color-contrast", "link-in-text-block"]}  # all that a theme can change
@@ -60,12 +62,6 @@ def visit(context, address, axe):
     found = Visit(remote, errors, unrendered(page), undescribed(page), excess, inaccessible)
     page.close()
     return found
-
-
-def settle(page, address):
-    """Open a page and wait until its formulas are drawn."""
-    page.goto(address)
-    page.evaluate("window.MathJax?.startup?.promise")
 
 
 def unrendered(page):

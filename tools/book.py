@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gmmlib import datasets
 from tools import notebooks, references, run, scales, site
+from tools import pdf as pdf_of_book
 from tools.project import REPOSITORY, SCALES, Project
 
 
@@ -18,11 +19,13 @@ def main(arguments=None):
     for command, text in [
         ("book", "run what is stale and render"),
         ("html", "render the published notebooks"),
+        ("pdf", "print them as one PDF"),
+        ("serve", "show them at http://localhost:8000"),
         ("freeze", "make current runs the references"),
         ("validate", "run the references again and compare"),
     ]:
         sub = commands.add_parser(command, help=text)
-        if command != "html":
+        if command in ("book", "freeze", "validate"):
             sub.add_argument("--scale", choices=["auto", *SCALES], default="auto")
     options = parser.parse_args(arguments)
     project = Project(options.root.resolve())
@@ -58,6 +61,23 @@ def html(project, _):
     return 0
 
 
+def pdf(project, _):
+    """Print what is published as one PDF."""
+    html(project, None)
+    print("printing the PDF", flush=True)
+    print(pdf_of_book.make(project))
+    return 0
+
+
+def serve(project, _):
+    """Show what is published to a browser on this machine, until interrupted."""
+    html(project, None)
+    print("at http://localhost:8000, until Ctrl-C", flush=True)
+    folder = str(project.build("published") / "html")
+    command = [sys.executable, "-m", "http.server", "8000", "--bind", "127.0.0.1", "--directory", folder]
+    return subprocess.run(command, check=False).returncode
+
+
 def freeze(project, wanted):
     """Make current runs the references."""
     scale, why = scales.choose(wanted)
@@ -82,7 +102,14 @@ def validate(project, wanted):
     return subprocess.run([*command, *map(str, paths)], cwd=REPOSITORY, check=False).returncode
 
 
-COMMANDS = {"book": book, "html": html, "freeze": freeze, "validate": validate}
+COMMANDS = {
+    "book": book,
+    "html": html,
+    "pdf": pdf,
+    "serve": serve,
+    "freeze": freeze,
+    "validate": validate,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

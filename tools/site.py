@@ -44,8 +44,8 @@ def render(project, folder, name, scale):
         it was made from the same.
     """
     start = time.monotonic()
-    build = project.build(name)
-    source, work, html, stamp = (build / part for part in ("source", "work", "html", "made_from"))
+    folders = project.build(name)
+    source, work, html, stamp = (folders / part for part in ("source", "work", "html", "made_from"))
     shutil.rmtree(source, ignore_errors=True)
     shutil.rmtree(work, ignore_errors=True)
     stage(project, folder, source, scale)
@@ -55,14 +55,14 @@ def render(project, folder, name, scale):
         return html / "index.html"
     stamp.unlink(missing_ok=True)
     print(f"rendering the {name} pages", flush=True)
-    build_html(source, work, colophon.commit_of(project.root)[1])
+    build(source, work, project.root)
     new = work / "_build" / "html"
     polish.polish(new)
     # Sphinx would offer the notebooks that it read, which end in a table for the page.
     shutil.copytree(source / "downloads", new / "_sources" / "book", dirs_exist_ok=True)
     if remote := offline.remote_addresses(new):
         raise NotRendered("pages would load from a network: " + ", ".join(" ".join(pair) for pair in remote))
-    old = build / "old"
+    old = folders / "old"
     shutil.rmtree(old, ignore_errors=True)
     if html.exists():
         html.rename(old)
@@ -134,13 +134,13 @@ def digest(*places):
     return total.hexdigest()
 
 
-def build_html(source, work, seconds):
+def build(source, work, root, builder="html"):
     """One build in which every warning is an error."""
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", "-q", "-W", "-n", "--keep-going"]
-    command += ["--path-output", str(work), str(source)]
+    command += ["--builder", builder, "--path-output", str(work), str(source)]
     # The extension tools.header is found from here.
     environment = {**os.environ, "NO_COLOR": "1", "PYTHONPATH": str(REPOSITORY)}
-    if seconds:
+    if seconds := colophon.commit_of(root)[1]:
         environment.setdefault("SOURCE_DATE_EPOCH", seconds)
     done = subprocess.run(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
