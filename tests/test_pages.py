@@ -92,7 +92,11 @@ def undescribed(page):
 def violations(page, axe, theme, rules):
     """What axe finds under one theme: rule, and the first element that breaks it."""
     page.evaluate("theme => { document.documentElement.dataset.theme = theme }", theme)
-    options = {"runOnly": rules, "resultTypes": ["violations"], "preload": False}  # it would fetch style sheets
+    options = {
+        "runOnly": rules,
+        "resultTypes": ["violations"],
+        "preload": False,
+    }  # it would fetch style sheets
     found = axe.run(page, options=options).response["violations"]
     return [f"{theme}: {v['id']} ({len(v['nodes'])}): {v['nodes'][0]['html'][:200]}" for v in found]
 

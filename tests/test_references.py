@@ -5,7 +5,7 @@ nbval runs them again and compares; what is checked here is that there is someth
 
 import pytest
 
-from tools import notebooks, provenance
+from tools import notebooks, provenance, references
 from tools.project import SCALES, Project
 
 PROJECT = Project()
@@ -74,3 +74,10 @@ def test_reference_is_stored_in_the_one_form(source, scale):
 def test_published_notebooks_stay_small():
     total = sum(path.stat().st_size for path in PROJECT.references("paper").glob("*.ipynb"))
     assert total <= 15e6, f"book/*.ipynb hold {total / 1e6:.1f} MB; draw fewer or smaller figures"
+
+
+def test_the_figure_of_the_readme_is_the_published_one():
+    shown = PROJECT.book / "readme.png"
+    before = shown.read_bytes()
+    references.show_in_readme(PROJECT)
+    assert shown.read_bytes() == before, "the README showed an old figure; it is renewed now"

@@ -12,7 +12,12 @@ import nbformat
 
 from tools import notebooks
 
-DIGESTS = {"source": "code of the chapter", "library": "gmmlib", "lock": "requirements.lock", "outputs": "outputs"}
+DIGESTS = {
+    "source": "code of the chapter",
+    "library": "gmmlib",
+    "lock": "requirements.lock",
+    "outputs": "outputs",
+}
 
 
 def table(root, scale, records):

@@ -19,7 +19,9 @@ def make(project, name="published"):
     """
     executable = browser.find()
     if executable is None:
-        raise site.NotRendered(f"a PDF needs one of {', '.join(browser.NAMES)} (Debian: apt install chromium)")
+        raise site.NotRendered(
+            f"a PDF needs one of {', '.join(browser.NAMES)} (Debian: apt install chromium)"
+        )
     build = project.build(name)
     work, target = build / "pdf", build / "book.pdf"
     shutil.rmtree(work, ignore_errors=True)

@@ -15,10 +15,12 @@ FONT = re.compile(r"url\(\.\./webfonts/([\w-]+\.woff2)\)")
 LEFT_OUT = (
     re.compile(r'[ \t]*<script src="[^"]*/fontawesome/[^"]*"></script>\n'),
     re.compile(r'[ \t]*<link rel="preload" as="font"[^>]*/>\n'),
-    re.compile(r'[ \t]*<(script|link)[^>]*sphinx-thebe\.[^>]*>(</script>)?\n'),
+    re.compile(r"[ \t]*<(script|link)[^>]*sphinx-thebe\.[^>]*>(</script>)?\n"),
     re.compile(r"[ \t]*<script>[^<]*THEBE_JS_URL[^<]*</script>\n"),
 )
-MATHJAX = re.compile(r"[ \t]*<script>window\.MathJax = [^<]*</script>\n|[ \t]*<script[^>]*mathjax[^>]*></script>\n")
+MATHJAX = re.compile(
+    r"[ \t]*<script>window\.MathJax = [^<]*</script>\n|[ \t]*<script[^>]*mathjax[^>]*></script>\n"
+)
 FORMULA = re.compile(r'class="[^"]*\bmath\b')
 
 

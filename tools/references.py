@@ -1,6 +1,10 @@
 """Make finished runs the references that are published and compared with."""
 
+import base64
+
 from tools import notebooks, provenance
+
+README_FIGURE = ("02_bsds_16x16", "sheet")  # chapter, and the name it is glued by
 
 
 def freeze(project, scale):
@@ -24,7 +28,18 @@ def freeze(project, scale):
             nb.metadata.provenance.outputs = notebooks.outputs_digest(nb)
         changed = notebooks.write(nb, target)
         print(f"{target.relative_to(project.root)}: {'written' if changed else 'unchanged'}")
+    if scale == "paper" and not missing:
+        show_in_readme(project)
     return not missing
+
+
+def show_in_readme(project):
+    """Keep the figure of the README the published one."""
+    chapter, name = README_FIGURE
+    path = project.references("paper") / f"{chapter}.ipynb"
+    if path.exists():
+        figures = dict(notebooks.glued_figures(notebooks.read(path)))
+        (project.book / "readme.png").write_bytes(base64.b64decode(figures[name]))
 
 
 def current_run(paths, wanted):
