@@ -2,7 +2,7 @@
 
 import pytest
 
-from tools import browser as chromium
+from tools import browser as browsers
 from tools import site
 from tools.project import Project
 
@@ -14,11 +14,17 @@ def published():
     return site.render(project, project.references("paper"), "published", "paper").parent
 
 
-@pytest.fixture(scope="module")
-def browser():
-    """The chromium of the system; it is closed after each module, for its event loop disturbs kernels."""
-    executable = chromium.find()
+@pytest.fixture(scope="session")
+def chromium():
+    """Where the browser of the system is."""
+    executable = browsers.find()
     if executable is None:
         pytest.skip("no chromium on this machine: what the pages do in a browser is not checked")
-    with chromium.started(executable) as started:
+    return executable
+
+
+@pytest.fixture(scope="module")
+def browser(chromium):
+    """A browser; it is closed after each module, for its event loop disturbs kernels."""
+    with browsers.started(chromium) as started:
         yield started

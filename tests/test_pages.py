@@ -2,11 +2,13 @@
 
 import base64
 import re
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
-from tools.browser import settle
+from tools.browser import settle, started
 
 WIDTHS = {"phone": 400, "desk": 1440}
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
@@ -31,24 +33,32 @@ class Visit(NamedTuple):
 @pytest.fixture(scope="module")
 def context(browser):
     """Windows as wide as a desk, without a network."""
+    return at_a_desk(browser)
+
+
+@pytest.fixture(scope="module")
+def visits(published, chromium):
+    """A visit to each page; the site is read once for all tests, by two browsers that share the pages."""
+    # index.html only leads on to the first page
+    paths = [*sorted(published.glob("book/*.html")), published / "genindex.html", published / "search.html"]
+    with ThreadPoolExecutor(2) as pool:
+        halves = pool.map(visit_all, [chromium] * 2, [paths[::2], paths[1::2]])
+        return {str(path.relative_to(published)): seen for half in halves for path, seen in half}
+
+
+def visit_all(chromium, paths):
+    """Pages and what was seen there."""
+    with started(chromium) as browser:
+        context = at_a_desk(browser)
+        return [(path, visit(context, path.as_uri())) for path in paths]
+
+
+def at_a_desk(browser):
+    """A context of wide windows."""
     return browser.new_context(offline=True, viewport={"width": WIDTHS["desk"], "height": 900})
 
 
-@pytest.fixture(scope="module")
-def axe():
-    """The rules of accessibility."""
-    return pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
-
-
-@pytest.fixture(scope="module")
-def visits(published, context, axe):
-    """A visit to each page; the site is read once for all tests."""
-    # index.html only leads on to the first page
-    paths = [*sorted(published.glob("book/*.html")), published / "genindex.html", published / "search.html"]
-    return {str(path.relative_to(published)): visit(context, path.as_uri(), axe) for path in paths}
-
-
-def visit(context, address, axe):
+def visit(context, address):
     """Open one page and write down what is wrong with it."""
     page, remote, errors = context.new_page(), [], []
     page.on("request", lambda r: remote.append(r.url) if r.url.startswith(("http", "ws")) else None)
@@ -56,7 +66,7 @@ def visit(context, address, axe):
     page.on("pageerror", lambda error: errors.append(str(error)))
     settle(page, address)
     page.add_style_tag(content="* { transition: none !important }")  # colours on their way are no colours
-    inaccessible = [*violations(page, axe, "light", RULES), *violations(page, axe, "dark", COLOURS)]
+    inaccessible = [*violations(page, "light", RULES), *violations(page, "dark", COLOURS)]
     page.set_viewport_size({"width": WIDTHS["phone"], "height": 900})
     excess = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
     found = Visit(remote, errors, unrendered(page), undescribed(page), excess, inaccessible)
@@ -89,7 +99,7 @@ def undescribed(page):
     return [source for alt, source in images if len(alt) < SHORTEST_DESCRIPTION or alt.endswith(".png")]
 
 
-def violations(page, axe, theme, rules):
+def violations(page, theme, rules):
     """What axe finds under one theme: rule, and the first element that breaks it."""
     page.evaluate("theme => { document.documentElement.dataset.theme = theme }", theme)
     options = {
@@ -97,7 +107,7 @@ def violations(page, axe, theme, rules):
         "resultTypes": ["violations"],
         "preload": False,
     }  # it would fetch style sheets
-    found = axe.run(page, options=options).response["violations"]
+    found = Axe().run(page, options=options).response["violations"]
     return [f"{theme}: {v['id']} ({len(v['nodes'])}): {v['nodes'][0]['html'][:200]}" for v in found]
 
 
@@ -107,10 +117,10 @@ BAD = """<html lang="en"><title>Bad</title><main><article><h1>Bad</h1>
 <script>console.error("complaint")</script><script src="https://example.org/remote.js"></script></html>"""
 
 
-def test_a_visit_notices_each_fault(tmp_path, context, axe):
+def test_a_visit_notices_each_fault(tmp_path, context):
     (tmp_path / "bad.html").write_text(BAD)
     (tmp_path / "x.png").write_bytes(base64.b64decode(DOT))
-    seen = visit(context, (tmp_path / "bad.html").as_uri(), axe)
+    seen = visit(context, (tmp_path / "bad.html").as_uri())
     assert seen.remote == ["https://example.org/remote.js"]
     assert "complaint" in seen.errors
     assert seen.unrendered == ["x", "\\alpha"]
