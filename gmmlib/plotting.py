@@ -125,6 +125,33 @@ def bars(heights, xlabel, ylabel, reference=None, reference_label=None):
     return figure
 
 
+def named_bars(names, lengths, xlabel, *, errors=None, values=None):
+    """Draw one horizontal bar a name, the first on top.
+
+    Parameters
+    ----------
+    names : sequence of str, (G,)
+    lengths : array-like, (G,)
+    xlabel : str
+    errors : array-like, (G,), optional
+        Half lengths of error bars.
+    values : str, optional
+        How to write the length beside each bar, such as ``".1f"``.
+    """
+    with style():
+        figure, axes = plt.subplots(figsize=(7.2, 0.3 * len(names) + 0.6))
+        bars = axes.barh(range(len(names)), lengths, 0.7, xerr=errors, color="0.6", capsize=2)
+        if values is not None:
+            axes.bar_label(bars, [format(length, values) for length in lengths], padding=4)
+            axes.margins(x=0.1)
+        axes.set_yticks(range(len(names)), names)
+        axes.invert_yaxis()
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel(xlabel)
+    return figure
+
+
 def grouped_bars(groups, series, ylabel, errors=None):
     """Draw one bar a series in each group, the first series darkest, and their error bars.
 
