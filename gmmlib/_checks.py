@@ -24,6 +24,13 @@ def non_negative(value, name):
     return float(value)
 
 
+def positive(value, name):
+    """Return a finite real number > 0 as float."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value < np.inf:
+        raise ValueError(f"{name} must be a finite number > 0; got {value!r}.")
+    return float(value)
+
+
 def one_of(value, name, options):
     """Return a string that must be one of the options."""
     if not isinstance(value, str) or value not in options:
