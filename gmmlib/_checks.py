@@ -157,6 +157,17 @@ def labels(values, name, size=None, size_name="size"):
     return values.astype(np.intp), size
 
 
+def components(values, n_components, name="labels"):
+    """Return components of a fitted mixture, integers 0 ... K - 1, as int (N,)."""
+    values, size = labels(values, name)
+    if size > n_components:
+        raise ValueError(
+            f"{name} must be components of the fitted mixture, 0 to {n_components - 1}; "
+            f"got {values.max()} at index {int(values.argmax())}. Components count from 0."
+        )
+    return values
+
+
 def amounts(values, name):
     """Return finite numbers >= 0 as a float64 array of at least one axis."""
     values = np.asarray(values)

@@ -307,9 +307,18 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
         rng = _checks.generator(random_state)
         counts = rng.multinomial(n_samples, self.weights_)
         labels = np.repeat(np.arange(len(counts)), counts)
+        return self._drawn(labels, rng), labels
+
+    def sample_components(self, labels, random_state=None):
+        """Draw an image from each of the components `labels`, integers (N,): images (N, H, W)."""
+        check_is_fitted(self)
+        labels = _checks.components(labels, len(self.weights_))
+        return self._drawn(labels, _checks.generator(random_state))
+
+    def _drawn(self, labels, rng):
         # White noise shaped by the square root of the spectrum has exactly the circulant covariance.
-        noise = fft.rfft2(rng.standard_normal((n_samples, *self.image_shape_)))
-        return fft.irfft2(noise * np.sqrt(self.spectra_)[labels], s=self.image_shape_), labels
+        noise = fft.rfft2(rng.standard_normal((len(labels), *self.image_shape_)))
+        return fft.irfft2(noise * np.sqrt(self.spectra_)[labels], s=self.image_shape_)
 
     def save(self, path):
         """Write the fitted model to an npz file, whole or not at all."""

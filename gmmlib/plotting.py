@@ -244,13 +244,28 @@ def heat_maps(
     return figure
 
 
-def image_rows(images, labels):
-    """Draw labelled rows of images (R, M, H, W), each image in its own range of grey."""
+def image_rows(images, labels, *, titles=None, limits=None):
+    """Draw labelled rows of images (R, M, H, W).
+
+    Parameters
+    ----------
+    images : ndarray, (R, M, H, W)
+    labels : sequence of str, (R,)
+    titles : sequence of str, (M,), optional
+        Of the columns.
+    limits : (float, float), optional
+        Grey levels that are drawn black and white, for all images and for whatever is beyond them; by
+        default each image is drawn in its own range.
+    """
     rows, columns, height, width = images.shape
     tile = 6.4 / columns
     with style():
-        figure, axes = plt.subplots(figsize=(7.2, tile * rows * height / width + 0.1))
-        _draw_tiles(axes, images, labels)
+        head = 0.1 if titles is None else 0.3
+        figure, axes = plt.subplots(figsize=(7.2, tile * rows * height / width + head))
+        _draw_tiles(axes, images, labels, limits=limits)
+        if titles is not None:
+            axes.xaxis.tick_top()
+            axes.set_xticks(np.arange(columns) * (width + GAP) + (width - 1) / 2, titles)
     return figure
 
 
@@ -295,10 +310,14 @@ def mosaic(tiles):
     return sheet
 
 
-def _draw_tiles(axes, images, labels=None, cmap="gray"):
-    """Draw images (R, C, H, W), each in its own range, with or without a label a row."""
+def _draw_tiles(axes, images, labels=None, cmap="gray", limits=None):
+    """Draw images (R, C, H, W), each in its own range or all in one, with or without a label a row."""
     rows, _, height, _ = images.shape
-    axes.imshow(mosaic(unit_range(images)), cmap=cmap, vmin=0, vmax=1)
+    if limits is None:
+        tiles = unit_range(images)
+    else:
+        tiles = np.clip((images - limits[0]) / (limits[1] - limits[0]), 0, 1)
+    axes.imshow(mosaic(tiles), cmap=cmap, vmin=0, vmax=1)
     axes.set(xticks=[], yticks=[])
     if labels is not None:
         axes.set_yticks(np.arange(rows) * (height + GAP) + (height - 1) / 2, labels)

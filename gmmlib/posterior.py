@@ -53,6 +53,14 @@ def log_proba(log_joint):
     return log_expit(log_odds(log_joint))
 
 
+def draw(proba, rng):
+    """Draw a component from each row of posteriors (N, K): integers (N,)."""
+    upto = np.cumsum(proba, axis=1)
+    height = rng.random(len(upto)) * upto[:, -1]
+    # Strictly below, so that a component of posterior 0 is never drawn.
+    return (upto <= height[:, None]).sum(axis=1)
+
+
 def ranking(odds, count):
     """Rows that each component claims most strongly.
 

@@ -14,6 +14,11 @@ ONE_BAD = np.zeros((3, 2, 2), dtype=np.float32)
 ONE_BAD[1, 0, 1] = -np.inf
 
 MESSAGES = [
+    (
+        _checks.components,
+        ([0, 5, 4], 4),
+        "labels must be components of the fitted mixture, 0 to 3; got 5 at index 1. Components count from 0.",
+    ),
     (_checks.positive_integer, (0, "side"), "side must be a positive integer; got 0."),
     (_checks.positive_integer, (-3, "count"), "count must be a positive integer; got -3."),
     (_checks.positive_integer, (2.0, "side"), "side must be a positive integer; got 2.0."),
