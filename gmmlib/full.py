@@ -38,9 +38,9 @@ class FullGMM(DensityMixin, BaseEstimator):
         `impute` and `sample_given`.
     warm_start : bool
         Start `fit` from the parameters of the fit before.
-    mechanism : {"deterministic", "stochastic", "hard"}
-        What the M-step is given: all posteriors, one component drawn from each row's, or the most
-        probable alone; see `gmmlib.em.Mechanism`.
+    mechanism : {"deterministic", "stochastic", "hard", "annealed"} or mapping
+        What the M-step is given: all posteriors, one component drawn from each row's, the most probable
+        alone, or posteriors of a temperature that falls; see `gmmlib.em.Mechanism`.
     random_state : int, Generator, RandomState or None
         Randomness of the start and of the stochastic mechanism.
     chunk_size : int
@@ -405,7 +405,7 @@ class FullGMM(DensityMixin, BaseEstimator):
         if self.min_weight is not None and not 0 <= _checks.non_negative(self.min_weight, "min_weight") < 1:
             raise ValueError(f"min_weight must be below 1, a share of the weight; got {self.min_weight!r}.")
         _checks.one_of(self.means, "means", ("free", "zero"))
-        _checks.one_of(self.mechanism, "mechanism", Mechanism.NAMES)
+        Mechanism.checked(self.mechanism)
 
     def _workers(self):
         return Workers(_checks.positive_integer(self.chunk_size, "chunk_size"))
