@@ -1,24 +1,30 @@
 r"""Class-conditional convolutional mixtures, trained on the class rather than on the image.
 
 The joint density of image and class is a mixture of C K stationary Gaussians, K of which belong to each
-class: :math:`p(x, c) = \sum_{m \in c} \pi_m N(x; s_m)`.  Its objective lies between two,
+class: :math:`p(x, c) = \sum_{m \in c} \pi_m N(x; s_m)`.  Its filters are measured by those of the mean
+power :math:`s_0` of all images, :math:`u_m(f) = s_0(f) / s_m(f)`, and the objective is
 
-.. math:: J = \frac1N \sum_n \big[ (1 - a) \log p(c_n \mid x_n) + a \log p(x_n, c_n) \big],
+.. math:: J = \frac1N \sum_n \log p(c_n \mid x_n) - \frac\alpha2 \sum_{mf} w(f)\, [u_m(f) - 1]^2 ,
 
-the conditional likelihood at a = 0 and the likelihood that EM climbs at a = 1.  With r the posteriors over
-all components and q those among the components of the image's own class (0 elsewhere), a log joint
-:math:`l_{nm}` counts by
+the conditional likelihood with a Gaussian prior that keeps filters near the common one.  With r the
+posteriors over all components and q those among the components of the image's own class (0 elsewhere), a
+log joint :math:`l_{nm}` counts by
 
-.. math:: G_{nm} = \partial J / \partial l_{nm} = \big[ q_{nm} - (1 - a)\, r_{nm} \big] / N,
+.. math:: G_{nm} = \partial J / \partial l_{nm} = \big[ q_{nm} - r_{nm} \big] / N,
 
 and since :math:`l_{nm}` is linear in the powers P, so is everything that follows:
 
-.. math:: \frac{\partial J}{\partial \log s_m(f)} = \frac{w(f)}2
-          \Big[ \frac{(G^\top P)_{mf}}{s_m(f)} - \sum_n G_{nm} \Big], \qquad
+.. math:: \frac{\partial J}{\partial u_m(f)} = \frac{w(f)}2
+          \Big[ \frac{\sum_n G_{nm}}{u_m(f)} - \frac{(G^\top P)_{mf}}{s_0(f)} \Big]
+          - \alpha\, w(f)\, [u_m(f) - 1], \qquad
           \frac{\partial J}{\partial \eta_m} = \sum_n G_{nm} - \pi_m \sum_{nj} G_{nj}
 
-for weights :math:`\pi = \mathrm{softmax}(\eta)`.  A step costs two products, as an EM step does.
+for weights :math:`\pi = \mathrm{softmax}(\eta)`.  An evaluation costs two products, as an EM step does.
 Row weights multiply the terms of the sums, and N is their total.
+
+The climb starts from a mixture fitted to each class by EM.  The log-odds of such a mixture are too large by
+far, since it takes every frequency for fresh evidence; so they are divided by a temperature first
+(`tempered`), which leaves a mixture of the same kind.
 """
 
 from typing import NamedTuple
@@ -34,17 +40,19 @@ from gmmlib.convolutional import ConvolutionalGMM, Parameters, coefficients
 from gmmlib.em import Workers
 from gmmlib.spectrum import fold, powers
 
+LOWEST = 1e-2  # of the common filter: no spectrum is above a hundred times the mean power
+
 
 class Statistics(NamedTuple):
     """What an evaluation leaves of its rows; the fields of two chunks add."""
 
-    objective: float  # sum of J's terms, nats
+    objective: float  # sum_n w[n] log p(c_n | x_n), nats
     mass: np.ndarray  # (M,)    sum_n G[n, m]
     power: np.ndarray  # (M, F)  sum_n G[n, m] P[n, f]
     weight: float  # sum_n w[n]
 
 
-def evaluate(slope, constant, P, labels, weight, n_classes, generative):
+def evaluate(slope, constant, P, labels, weight, n_classes):
     """Statistics of powers P (n, F) of classes (n,); the M components are ordered by class."""
     rows = np.arange(len(P))
     joint = P @ slope + constant
@@ -52,45 +60,75 @@ def evaluate(slope, constant, P, labels, weight, n_classes, generative):
     of_own, of_all = np.empty(len(P)), np.empty(len(P))
     _kernels.normalise(own, np.zeros(own.shape[1]), of_own)
     _kernels.normalise(joint, np.zeros(joint.shape[1]), of_all)
-    joint *= generative - 1
+    joint *= -1
     joint.reshape(len(P), n_classes, -1)[rows, labels] += own
     joint *= weight[:, None]
-    value = weight @ (of_own + (generative - 1) * of_all)
-    return Statistics(value, joint.sum(axis=0), joint.T @ P, weight.sum())
+    return Statistics(weight @ (of_own - of_all), joint.sum(axis=0), joint.T @ P, weight.sum())
 
 
-def objective(parameters, P, labels, weight, multiplicity, n_classes, generative, workers):
-    """J, and its gradients by the logits (M,) of the weights and by the log spectra (M, F)."""
-    slope, constant = coefficients(parameters, multiplicity)
+class Problem(NamedTuple):
+    """What the objective depends on beside the parameters."""
+
+    P: np.ndarray  # (N, F)  powers
+    labels: np.ndarray  # (N,)    classes 0 ... C - 1
+    weight: np.ndarray  # (N,)
+    multiplicity: np.ndarray  # (F,)
+    common: np.ndarray  # (F,)    the mean power of all images
+    n_classes: int
+    shrinkage: float
+
+
+def objective(logits, filters, problem, workers):
+    """J, and its gradients by the logits (M,) of the weights and by the relative filters (M, F)."""
+    w = problem.multiplicity
+    parameters = Parameters(np.exp(log_softmax(logits)), problem.common / filters)
+    slope, constant = coefficients(parameters, w)
 
     def of(rows):
-        return evaluate(slope, constant, P[rows], labels[rows], weight[rows], n_classes, generative)
+        data = problem.P[rows], problem.labels[rows], problem.weight[rows]
+        return evaluate(slope, constant, *data, problem.n_classes)
 
-    value, mass, power, total = workers.sum(of, len(P))
-    by_spectra = 0.5 * multiplicity * (power / parameters.spectra - mass[:, None])
+    value, mass, power, total = workers.sum(of, len(problem.P))
+    by_filters = 0.5 * w * (mass[:, None] / filters - power / problem.common)
     by_logits = mass - parameters.weights * mass.sum()
-    return value / total, by_logits / total, by_spectra / total
+    apart = filters - 1
+    penalty = 0.5 * problem.shrinkage * (apart**2 @ w).sum()
+    return value / total - penalty, by_logits / total, by_filters / total - problem.shrinkage * w * apart
 
 
-def maximise(parameters, function, variance_floor, max_iter, report=None):
-    """Climb by L-BFGS in logits and log spectra.
+def tempered(parameters, common, multiplicity, temperature):
+    """Logits (M,) and relative filters (M, F) of a mixture whose log-odds of components are divided.
+
+    Filters move towards the common one, and weights make up for what that does to the volumes: log joints
+    are those of `parameters` over the temperature, less something that is the same for all components.
+    """
+    filters = common / parameters.spectra
+    volume = 0.5 * np.log(filters) @ multiplicity
+    softer = 1 + (filters - 1) / temperature
+    logits = (np.log(parameters.weights) + volume) / temperature - 0.5 * np.log(softer) @ multiplicity
+    return logits, softer
+
+
+def maximise(logits, filters, function, highest, max_iter, report=None):
+    """Climb by L-BFGS.
 
     Parameters
     ----------
-    parameters : Parameters
+    logits : ndarray, (M,)
+    filters : ndarray, (M, F)
         The start.
     function : callable
-        Parameters to (value, gradient by the logits (M,), gradient by the log spectra (M, F)).
-    variance_floor : float
-        Lower bound of the spectra, above 0.
+        Logits and filters to (value, gradient by the logits, gradient by the filters).
+    highest : ndarray, (F,)
+        Upper bounds of the filters; `LOWEST` is the lower one.
     max_iter : int
         Iterations at the most.
     report : callable, optional
-        ``report(parameters, trace)`` at the start and after each iteration; a true result stops.
+        ``report(logits, filters, trace)`` at the start and after each iteration; a true result stops.
 
     Returns
     -------
-    parameters : Parameters
+    logits, filters : ndarray
     trace : ndarray, (number of iterations + 1,)
         The value at the start and after each iteration.
 
@@ -99,48 +137,47 @@ def maximise(parameters, function, variance_floor, max_iter, report=None):
     FloatingPointError
         If the value is not finite.
     """
-    n_components, n_powers = parameters.spectra.shape
+    n_components = len(logits)
     trace = []
 
     def unpack(vector):
-        logits, log_spectra = np.split(vector, [n_components])
-        weights = np.exp(log_softmax(logits))
-        return Parameters(weights, np.exp(log_spectra).reshape(n_components, n_powers))
+        return vector[:n_components], vector[n_components:].reshape(filters.shape)
 
     def downhill(vector):
-        value, by_logits, by_spectra = function(unpack(vector))
+        value, by_logits, by_filters = function(*unpack(vector))
         if not np.isfinite(value):
             raise FloatingPointError(
-                f"The objective is {value} after {max(len(trace) - 1, 0)} iterations: a weight or a spectrum "
-                "has overflowed. Raise generative or the floor of the variances, or scale the data."
+                f"The objective is {value} after {max(len(trace) - 1, 0)} iterations: a weight or a filter "
+                "has overflowed. Raise shrinkage or the floor of the variances, or scale the data."
             )
-        return -value, -np.concatenate([by_logits, by_spectra.ravel()])
+        return -value, -np.concatenate([by_logits, by_filters.ravel()])
 
     def note(vector, value):
         trace.append(float(value))
-        if report is not None and report(unpack(vector), trace):
+        if report is not None and report(*unpack(vector), trace):
             raise StopIteration  # scipy stops there
 
     def after_iteration(intermediate_result):
         note(intermediate_result.x, -intermediate_result.fun)
 
-    start = np.concatenate([np.log(parameters.weights), np.log(parameters.spectra).ravel()])
-    lowest = np.full(len(start), -np.inf)
-    lowest[n_components:] = np.log(variance_floor)
+    bounds = np.full((n_components + filters.size, 2), [-np.inf, np.inf])
+    bounds[n_components:, 0] = LOWEST
+    bounds[n_components:, 1] = np.tile(highest, n_components)
+    start = np.clip(np.concatenate([logits, filters.ravel()]), *bounds.T)
     try:
         note(start, -downhill(start)[0])
     except StopIteration:
-        return parameters, np.array(trace)
+        return *unpack(start), np.array(trace)
     found = minimize(
         downhill,
         start,
         jac=True,
         method="L-BFGS-B",
-        bounds=np.stack([lowest, np.full(len(start), np.inf)], axis=1),
+        bounds=bounds,
         callback=after_iteration,
         options={"maxiter": max_iter, "maxfun": 2 * max_iter + 20},
     )
-    return unpack(found.x), np.array(trace)
+    return *unpack(found.x), np.array(trace)
 
 
 class DiscriminativeGMM(ClassifierMixin, BaseEstimator):
@@ -150,9 +187,10 @@ class DiscriminativeGMM(ClassifierMixin, BaseEstimator):
     ----------
     n_components : int
         Components K of each class.
-    generative : float
-        Share a of the likelihood in the objective, from 0, the conditional likelihood alone, to 1, maximum
-        likelihood.  The likelihood is the penalty that keeps the spectra those of the images.
+    shrinkage : float
+        Strength alpha of the prior that keeps filters near the common one, nats an image.
+    temperature : float
+        What the log-odds of EM are divided by before the climb.
     max_iter : int
         L-BFGS iterations at the most.
     em_iter : int
@@ -164,8 +202,8 @@ class DiscriminativeGMM(ClassifierMixin, BaseEstimator):
     chunk_size : int
         Images handled at a time by one thread.
     callback : callable, optional
-        ``callback(model, iteration)`` after EM and after each L-BFGS iteration, with the model usable as it
-        stands; a true result stops.
+        ``callback(model, iteration)`` at the start and after each L-BFGS iteration, with the model usable
+        as it stands; a true result stops.
 
     Attributes
     ----------
@@ -173,11 +211,12 @@ class DiscriminativeGMM(ClassifierMixin, BaseEstimator):
     mixture_ : ConvolutionalGMM
         The mixture of all C K components, ordered by class; not fitted by itself, so without a trace.
     weights_ : ndarray, (C, K)
-        Joint weights of class and component; those of EM sum to the class's share of the images.
+        Joint weights of class and component.
     spectra_, filters_ : ndarray, (C, K, H, W//2 + 1)
         Power spectra of components, in squared grey levels, and of their whitening filters, one by them.
     objectives_ : ndarray, (number of iterations + 1,)
-        The objective J of `gmmlib.discriminative`, nats an image, after EM and after each iteration.
+        The objective J of `gmmlib.discriminative`, nats an image, at the start and after each iteration;
+        it never falls.
     n_iter_ : int
         L-BFGS iterations run.
     image_shape_ : (int, int)
@@ -185,15 +224,15 @@ class DiscriminativeGMM(ClassifierMixin, BaseEstimator):
 
     References
     ----------
-    Bahl, Brown, de Souza and Mercer (1986), ICASSP, for training on the conditional likelihood; Lasserre,
-    Bishop and Minka (2006), CVPR, for what lies between both likelihoods.
+    Bahl, Brown, de Souza and Mercer (1986), ICASSP, for training on the conditional likelihood.
     """
 
     def __init__(
         self,
         n_components,
         *,
-        generative=1e-3,
+        shrinkage=1e-3,
+        temperature=10.0,
         max_iter=100,
         em_iter=20,
         variance_floor=1e-6,
@@ -202,7 +241,8 @@ class DiscriminativeGMM(ClassifierMixin, BaseEstimator):
         callback=None,
     ):
         self.n_components = n_components
-        self.generative = generative
+        self.shrinkage = shrinkage
+        self.temperature = temperature
         self.max_iter = max_iter
         self.em_iter = em_iter
         self.variance_floor = variance_floor
@@ -241,28 +281,25 @@ class DiscriminativeGMM(ClassifierMixin, BaseEstimator):
             X, y, weight = X[weight > 0], y[weight > 0], weight[weight > 0]
         classes, labels = self._numbered(y)
         layout = fold(X.shape[1:])
-        start = self._start(X, labels, weight)
+        by_em = self._start(X, labels, weight)
         with self._workers() as workers:
             P = workers.fill(lambda rows: powers(X[rows], layout), np.empty((len(X), len(layout.bins))))
+            common = np.maximum(weight @ P / weight.sum(), self.variance_floor)
+            w = layout.multiplicity
+            problem = Problem(P, labels, weight, w, common, len(classes), float(self.shrinkage))
 
-            def function(parameters):
-                return objective(
-                    parameters,
-                    P,
-                    labels,
-                    weight,
-                    layout.multiplicity,
-                    len(classes),
-                    self.generative,
-                    workers,
-                )
-
-            def report(parameters, trace):
-                self._set(classes, layout, parameters, trace)
+            def report(logits, filters, trace):
+                self._set(classes, layout, _mixture(logits, filters, common), trace)
                 return self.callback is not None and self.callback(self, len(trace) - 1)
 
-            learned = maximise(start, function, self.variance_floor, self.max_iter, report)
-        self._set(classes, layout, *learned)
+            logits, filters, trace = maximise(
+                *tempered(by_em, common, w, self.temperature),
+                lambda *where: objective(*where, problem, workers),
+                common / self.variance_floor,
+                self.max_iter,
+                report,
+            )
+        self._set(classes, layout, _mixture(logits, filters, common), trace)
         return self
 
     def log_joint(self, X):
@@ -329,7 +366,8 @@ class DiscriminativeGMM(ClassifierMixin, BaseEstimator):
                 f"save needs classes that are numbers; got {self.classes_.tolist()}. Fit on numbers, as "
                 "numpy.unique(y, return_inverse=True) makes them, and keep the names elsewhere."
             )
-        names = ("n_components", "generative", "max_iter", "em_iter", "variance_floor", "chunk_size")
+        names = ("n_components", "shrinkage", "temperature", "max_iter", "em_iter")
+        names += ("variance_floor", "chunk_size")
         arrays = {
             "classes": self.classes_.astype(np.float64 if self.classes_.dtype.kind == "f" else np.int64),
             "weights": self.mixture_.weights_,
@@ -363,10 +401,8 @@ class DiscriminativeGMM(ClassifierMixin, BaseEstimator):
         for name in ("n_components", "max_iter", "em_iter", "chunk_size"):
             _checks.positive_integer(getattr(self, name), name)
         _checks.positive(self.variance_floor, "variance_floor")
-        if _checks.non_negative(self.generative, "generative") > 1:
-            raise ValueError(
-                f"generative must be a share of the objective, from 0 to 1; got {self.generative!r}."
-            )
+        _checks.positive(self.temperature, "temperature")
+        _checks.non_negative(self.shrinkage, "shrinkage")
 
     def _workers(self):
         return Workers(self.chunk_size)
@@ -418,6 +454,10 @@ class DiscriminativeGMM(ClassifierMixin, BaseEstimator):
         self.objectives_ = np.array(objectives)
         self.n_iter_ = len(objectives) - 1
         self.image_shape_ = layout.shape
+
+
+def _mixture(logits, filters, common):
+    return Parameters(np.exp(log_softmax(logits)), common / filters)
 
 
 def _one_class_each(y, n_rows):

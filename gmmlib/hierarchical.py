@@ -273,7 +273,9 @@ class HierarchicalGMM(DensityMixin, BaseEstimator):
             )
         layout = lower._fold(X[0])
         with self._workers(X) as workers:
-            P = workers.fill(lambda rows: _powers(X[rows], layout), np.empty((*X.shape[:2], len(layout.bins))))
+            P = workers.fill(
+                lambda rows: _powers(X[rows], layout), np.empty((*X.shape[:2], len(layout.bins)))
+            )
             views, view_weight = P.reshape(-1, P.shape[2]), np.repeat(weight, P.shape[1])
             lower._check_variance(views, view_weight, layout)
             parameters, trace = em(
@@ -433,8 +435,8 @@ class HierarchicalGMM(DensityMixin, BaseEstimator):
         """Check the parameters that a caller or a file gives."""
         if not {"top_weights", "conditionals", "spectra"} <= set(mapping):
             raise ValueError(
-                f"{name} must hold \"top_weights\", \"conditionals\" and \"spectra\", or the \"weights\" and "
-                f"\"spectra\" of a mixture of single images; got {sorted(mapping)}."
+                f'{name} must hold "top_weights", "conditionals" and "spectra", or the "weights" and '
+                f'"spectra" of a mixture of single images; got {sorted(mapping)}.'
             )
         shapes = {"top_weights": (self.n_top,), "conditionals": (self.n_top, self.n_components)}
         given = {}

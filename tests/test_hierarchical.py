@@ -51,8 +51,7 @@ def enumerated(x, top, conditionals, full):
     density = oracles.log_joint(x, np.ones(len(full)), full)
     labels = list(product(range(len(top)), *[range(len(full))] * len(x)))
     joint = [
-        np.log(top[t])
-        + sum(np.log(conditionals[t, k]) + density[g, k] for g, k in enumerate(ks))
+        np.log(top[t]) + sum(np.log(conditionals[t, k]) + density[g, k] for g, k in enumerate(ks))
         for t, *ks in labels
     ]
     return labels, np.array(joint), logsumexp(joint)
@@ -296,7 +295,9 @@ def test_a_planted_hierarchy_is_found_again():
 
 
 def test_the_group_helps_to_tell_its_images():
-    truth = planted(full_spectra((3, 4)) ** 0.2, conditionals=np.array([[0.9, 0.05, 0.05], [0.05, 0.05, 0.9]]))
+    truth = planted(
+        full_spectra((3, 4)) ** 0.2, conditionals=np.array([[0.9, 0.05, 0.05], [0.05, 0.05, 0.9]])
+    )
     x, _, lower = truth.sample(2000, 6, 0)
     alone = truth.predict_views(x.reshape(-1, 1, 3, 4)).reshape(lower.shape)
     together = truth.predict_views(x)
@@ -380,9 +381,7 @@ def test_a_start_from_a_flat_mixture_keeps_its_components():
 
 def test_fits_repeat_themselves_and_seeds_matter():
     x = groups(100)
-    one, again, other = (
-        HierarchicalGMM(3, 2, random_state=seed, max_iter=3).fit(x) for seed in (0, 0, 1)
-    )
+    one, again, other = (HierarchicalGMM(3, 2, random_state=seed, max_iter=3).fit(x) for seed in (0, 0, 1))
     assert_array_equal(one.log_likelihoods_, again.log_likelihoods_)
     assert one.log_likelihoods_[0] != other.log_likelihoods_[0]
 
@@ -479,5 +478,7 @@ def test_the_message_of_fit(settings, x, text):
 def test_an_unfitted_model_and_another_size_are_refused(method):
     with pytest.raises(NotFittedError, match="This HierarchicalGMM instance is not fitted yet"):
         getattr(HierarchicalGMM(3, 2), method)(groups())
-    with pytest.raises(ValueError, match=r"^X must hold images of 3 x 4 pixels, the size the model was fitted"):
+    with pytest.raises(
+        ValueError, match=r"^X must hold images of 3 x 4 pixels, the size the model was fitted"
+    ):
         getattr(planted(full_spectra((3, 4))), method)(np.zeros((2, 3, 4, 4)))

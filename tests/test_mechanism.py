@@ -276,7 +276,10 @@ def test_tolerance_waits_for_the_schedule():
 
 def test_annealing_forgets_a_bad_start():
     x = images(400)
-    start = {"weights": np.array([0.5, 0.5]), "spectra": np.stack([np.full((3, 3), 1e-4), np.full((3, 3), 9.0)])}
+    start = {
+        "weights": np.array([0.5, 0.5]),
+        "spectra": np.stack([np.full((3, 3), 1e-4), np.full((3, 3), 9.0)]),
+    }
     best = ConvolutionalGMM(2, random_state=0, max_iter=100).fit(x).score(x)
     annealed = ConvolutionalGMM(2, init=start, mechanism=SCHEDULE, max_iter=100).fit(x)
     assert annealed.score(x) > best - 0.01

@@ -426,7 +426,9 @@ def test_small_batches_of_images_may_follow_the_first():
 
 
 def test_too_small_a_first_batch_of_images_and_another_size_are_refused():
-    with pytest.raises(ValueError, match=r"^n_components=3 needs at least as many rows of positive weight in X; got 2"):
+    with pytest.raises(
+        ValueError, match=r"^n_components=3 needs at least as many rows of positive weight in X; got 2"
+    ):
         stationary().partial_fit(images(2))
     with pytest.raises(ValueError, match=r"^X must hold images of 4 x 5 pixels"):
         stationary().partial_fit(images()).partial_fit(np.zeros((10, 5, 5)))

@@ -115,15 +115,15 @@ def test_a_merger_has_the_moments_of_both(family):
     means, covariances = dense(model)
     one = split_merge.merged(split_merge.parameters(model), 1, 2, 0.3)
     mean = 0.3 * means[1] + 0.7 * means[2]
-    second = sum(
-        share * (covariances[k] + np.outer(means[k], means[k])) for share, k in ((0.3, 1), (0.7, 2))
-    )
+    second = sum(share * (covariances[k] + np.outer(means[k], means[k])) for share, k in ((0.3, 1), (0.7, 2)))
     if family == "blobs":
         assert_allclose(one["means"][0], mean, rtol=1e-12)
         assert_allclose(one["covariances"][0], second - np.outer(mean, mean), rtol=1e-10)
     else:
         plane = oracles.full_from_half(one["spectra"][0], SHAPE[1])
-        assert_allclose(oracles.dense_covariance(oracles.autocovariance(plane)), second, rtol=1e-9, atol=1e-12)
+        assert_allclose(
+            oracles.dense_covariance(oracles.autocovariance(plane)), second, rtol=1e-9, atol=1e-12
+        )
     assert_allclose(one["weights"][0], model.weights_[1] + model.weights_[2])
 
 
@@ -207,12 +207,8 @@ def test_row_weights_count():
     model, x = stuck()
     weight = np.random.default_rng(0).integers(0, 3, len(x))
     one, trace = split_merge.improve(model, x, weight, n_moves=2, random_state=0)
-    assert_allclose(
-        trace.log_likelihoods[0], np.average(model.score_samples(x), weights=weight), rtol=1e-10
-    )
-    assert_allclose(
-        trace.log_likelihoods[-1], np.average(one.score_samples(x), weights=weight), rtol=1e-9
-    )
+    assert_allclose(trace.log_likelihoods[0], np.average(model.score_samples(x), weights=weight), rtol=1e-10)
+    assert_allclose(trace.log_likelihoods[-1], np.average(one.score_samples(x), weights=weight), rtol=1e-9)
 
 
 def test_seeds_repeat():
@@ -247,7 +243,9 @@ def test_models_that_cannot_be_moved_are_refused():
     x, _ = blobs()
     with pytest.raises(NotFittedError):
         split_merge.improve(ConvolutionalGMM(3), x)
-    with pytest.raises(ValueError, match=r"^model must be a ConvolutionalGMM, or a FullGMM with free means; got "):
+    with pytest.raises(
+        ValueError, match=r"^model must be a ConvolutionalGMM, or a FullGMM with free means; got "
+    ):
         split_merge.improve(FullGMM(2, means="zero", random_state=0).fit(x), x)
     with pytest.raises(ValueError, match=r"min_weight=0\.1\. Set it to None\.$"):
         split_merge.improve(FullGMM(2, min_weight=0.1, random_state=0).fit(x), x)
