@@ -11,14 +11,20 @@ image owns two of its coordinates, of squared length 2P: a ring between P and P 
 2 pi dP.  A frequency that is its own mirror image owns one coordinate, :math:`\pm\sqrt P`, which two
 intervals of length :math:`dP / (2 \sqrt P)` share.
 
-The amplitudes, in units of their mean m, enter a mixture of Gaussians with full covariances as
+Amplitudes, in units of their mean m, are mapped onto all real numbers, as a Gaussian needs,
 
-.. math:: y_f = u + a \log(1 - e^{-u / a}), \qquad u = \sqrt{P_f} / m_f,
+.. math:: y_f = \sqrt{w(f)}\, m_f \big[ u + a \log(1 - e^{-u / a}) \big], \qquad u = \sqrt{P_f} / m_f,
 
-which maps positive numbers onto all real ones, as a Gaussian needs: close to u itself where u is above the
-softness a, and to its logarithm below.  An amplitude of 0 has no logarithm; those below `LEAST` of their mean
-are rounding of the transform, and are taken to be there.
+close to the amplitude itself where u is above the softness a, and to its logarithm below.  Then y is turned
+to its principal axes, which changes no volume.  Its leading coordinates have a mixture of Gaussians with
+full covariances; each of the others is an independent Gaussian.  Densities of different classes of images
+share one `Frame`, in which all but the mixture is the same for all.
+
+An amplitude of 0 has no logarithm; those below `LEAST` of their mean are rounding of the transform, and are
+taken to be there.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 from scipy import fft
@@ -32,6 +38,7 @@ from gmmlib.spectrum import fold, powers, unfold
 
 ROWS_AT_ONCE = 2048  # images transformed at a time by one thread
 LEAST = 1e-9  # of a mean amplitude
+FRAME_ARRAYS = ("scale", "centre", "axes", "rest", "softness")
 
 
 def stretch(u, softness):
@@ -47,12 +54,67 @@ def relax(y, softness):
 def log_volume(u, scale, multiplicity, softness):
     r"""Log density of pixels over density of y, for relative amplitudes (N, F): (N,) nats.
 
-    With A = m u and P = A^2 the density of P is that of y times ``dy/du / (2 m^2 u)``, where
-    ``dy/du = 1 / (1 - exp(-u / a))``.
+    With A = m u and P = A^2 the density of P is that of y times ``sqrt(w) m dv/du / (2 m^2 u)``, where
+    ``v = y / (sqrt(w) m)`` and ``dv/du = 1 / (1 - exp(-u / a))``.
     """
-    of_powers = -np.log(-np.expm1(-u / softness)) - np.log(2 * scale**2 * u)
+    of_powers = 0.5 * np.log(multiplicity) - np.log(-np.expm1(-u / softness)) - np.log(2 * scale * u)
     of_pixels = np.where(multiplicity == 2, -np.log(2 * np.pi), np.log(scale * u))
     return (of_powers + of_pixels).sum(axis=1)
+
+
+class Frame(NamedTuple):
+    """Coordinates for amplitude spectra, and the law of those that no mixture describes."""
+
+    scale: np.ndarray  # (F,)    mean amplitude at each frequency, grey levels
+    centre: np.ndarray  # (F,)    mean of y, grey levels
+    axes: np.ndarray  # (F, F)  principal axes of y in columns, by falling variance
+    rest: np.ndarray  # (F - D,)  variances along the last axes, squared grey levels
+    softness: float
+
+    @property
+    def n_axes(self):
+        """Leading coordinates D, which have a mixture."""
+        return len(self.scale) - len(self.rest)
+
+
+def frame(X, n_axes=None, *, softness=0.1, sample_weight=None):
+    """Learn the coordinates of amplitude spectra from images.
+
+    Parameters
+    ----------
+    X : array-like, (N, H, W)
+        Real images, of all classes that are to be compared.
+    n_axes : int, optional
+        Principal axes D that a mixture is to describe; by default all F.
+    softness : float
+        Where the map of amplitudes turns from linear to logarithmic, in units of the mean amplitude.
+    sample_weight : array-like, (N,), optional
+
+    Returns
+    -------
+    Frame
+
+    Raises
+    ------
+    ValueError
+        If an argument or the data cannot be used; the text says which and what to do.
+    """
+    softness = _checks.positive(softness, "softness")
+    X = _checks.images(X)
+    weight = _checks.sample_weight(sample_weight, len(X))
+    layout = fold(X.shape[1:])
+    n_axes = _checked_axes(n_axes, len(layout.bins))
+    amplitudes = _amplitudes(X, layout)
+    scale = weight @ amplitudes / weight.sum()
+    _check_scale(scale, layout)
+    y = _spread(amplitudes, scale, layout.multiplicity, softness)[1]
+    centre = weight @ y / weight.sum()
+    y -= centre
+    variances, axes = np.linalg.eigh((y.T * (weight / weight.sum())) @ y)
+    axes = axes[:, ::-1]
+    largest = axes[np.abs(axes).argmax(axis=0), np.arange(len(axes))]
+    rest = np.maximum(variances[::-1][n_axes:], LEAST * variances[-1])
+    return Frame(scale, centre, axes * np.sign(largest), rest, softness)
 
 
 class PhaseBlindGMM(DensityMixin, BaseEstimator):
@@ -62,20 +124,20 @@ class PhaseBlindGMM(DensityMixin, BaseEstimator):
     ----------
     n_components : int
         Components K.
-    softness : float
-        Where the map of amplitudes turns from linear to logarithmic, in units of the mean amplitude.
+    frame : Frame, optional
+        Coordinates of the amplitudes, such as `frame` learns from the images of all classes; by default
+        those of the images that are fitted, with all axes.
     reg_covar : float
-        Ridge on the covariances of y, in squared units of the mean amplitude.
+        Ridge on the covariances of the leading coordinates, squared grey levels.
     max_iter, tol, init, random_state
         As in `gmmlib.FullGMM`.
 
     Attributes
     ----------
     mixture_ : FullGMM
-        The mixture over y, (N, F); the density of pixels is its own times a factor that no parameter
-        changes, so its `log_likelihoods_` differ from those of images by a constant.
-    scale_ : ndarray, (F,)
-        Mean amplitude at each distinct frequency, grey levels.
+        The mixture over the leading coordinates, (N, D); the density of pixels is its own times a factor
+        that no parameter changes, so its `log_likelihoods_` differ from those of images by a constant.
+    frame_ : Frame
     image_shape_ : (int, int)
         H and W.
     """
@@ -84,7 +146,7 @@ class PhaseBlindGMM(DensityMixin, BaseEstimator):
         self,
         n_components=1,
         *,
-        softness=0.1,
+        frame=None,
         reg_covar=1e-2,
         max_iter=20,
         tol=1e-3,
@@ -92,7 +154,7 @@ class PhaseBlindGMM(DensityMixin, BaseEstimator):
         random_state=None,
     ):
         self.n_components = n_components
-        self.softness = softness
+        self.frame = frame
         self.reg_covar = reg_covar
         self.max_iter = max_iter
         self.tol = tol
@@ -120,13 +182,10 @@ class PhaseBlindGMM(DensityMixin, BaseEstimator):
         ValueError
             If an argument or the data cannot be used; the text says which and what to do.
         """
-        _checks.positive(self.softness, "softness")
         X = _checks.images(X)
         weight = _checks.sample_weight(sample_weight, len(X))
         layout = fold(X.shape[1:])
-        amplitudes = _amplitudes(X, layout)
-        scale = weight @ amplitudes / weight.sum()
-        _check_scale(scale, layout)
+        own = frame(X, sample_weight=weight) if self.frame is None else _checked_frame(self.frame, layout)
         mixture = FullGMM(
             self.n_components,
             max_iter=self.max_iter,
@@ -135,20 +194,19 @@ class PhaseBlindGMM(DensityMixin, BaseEstimator):
             init=self.init,
             random_state=self.random_state,
         )
-        mixture.fit(stretch(_relative(amplitudes, scale), self.softness), sample_weight=weight)
-        self._set(layout, scale, mixture)
+        mixture.fit(_turned(X, layout, own)[1][:, : own.n_axes], sample_weight=weight)
+        self._set(layout, own, mixture)
         return self
 
     def log_joint(self, X):
         """Log weight plus log density of each image under each component, (N, K), nats."""
-        u = self._relative(X)
-        joint = self.mixture_.log_joint(stretch(u, self.softness))
-        return joint + self._log_volume(u)[:, None]
+        lead, common = self._coordinates(X)
+        return self.mixture_.log_joint(lead) + common[:, None]
 
     def score_samples(self, X):
         """Log-likelihood of each image, (N,), nats."""
-        u = self._relative(X)
-        return self.mixture_.score_samples(stretch(u, self.softness)) + self._log_volume(u)
+        lead, common = self._coordinates(X)
+        return self.mixture_.score_samples(lead) + common
 
     def score(self, X, y=None):
         """Mean log-likelihood, nats an image."""
@@ -170,8 +228,12 @@ class PhaseBlindGMM(DensityMixin, BaseEstimator):
         """Draw images (n_samples, H, W), grouped by component, and the component of each (n_samples,)."""
         check_is_fitted(self)
         rng = _checks.generator(random_state)
-        y, labels = self.mixture_.sample(n_samples, rng)
-        amplitudes = unfold(relax(y, self.softness) * self.scale_, self._layout)
+        lead, labels = self.mixture_.sample(n_samples, rng)
+        scale, centre, axes, rest, softness = self.frame_
+        turned = np.hstack([lead, np.sqrt(rest) * rng.standard_normal((n_samples, len(rest)))])
+        y = turned @ axes.T + centre
+        u = relax(y / (scale * np.sqrt(self._layout.multiplicity)), softness)
+        amplitudes = unfold(u * scale, self._layout)
         # White noise has uniform phases with the symmetry of a real image: only its amplitudes are replaced.
         noise = fft.rfft2(rng.standard_normal((n_samples, *self.image_shape_)), norm="ortho")
         return fft.irfft2(noise / np.abs(noise) * amplitudes, s=self.image_shape_, norm="ortho"), labels
@@ -188,27 +250,28 @@ class PhaseBlindGMM(DensityMixin, BaseEstimator):
         """
         return storage.load(path, cls)
 
-    _array_names = ("scale", "image_shape", *FullGMM._array_names)
+    _array_names = ("image_shape", *FRAME_ARRAYS, *FullGMM._array_names)
 
     def _state(self):
         """Settings and arrays that make the fitted model again."""
         check_is_fitted(self)
-        names = ("n_components", "softness", "reg_covar", "max_iter", "tol")
+        names = ("n_components", "reg_covar", "max_iter", "tol")
         settings = {name: getattr(self, name) for name in names}
-        arrays = {"scale": self.scale_, "image_shape": np.array(self.image_shape_)}
+        arrays = {"image_shape": np.array(self.image_shape_)}
+        arrays |= {name: np.asarray(getattr(self.frame_, name)) for name in FRAME_ARRAYS}
         return settings, arrays | self.mixture_._state()[1]
 
     @classmethod
     def _from_state(cls, settings, arrays, where):
         """The inverse of `_state`; errors say `where` the arrays come from."""
-        model = cls(**settings)
         layout = fold(tuple(int(side) for side in arrays["image_shape"]))
-        names = ("n_components", "max_iter", "tol", "reg_covar")
-        own = {name: arrays[name] for name in FullGMM._array_names}
-        mixture = FullGMM._from_state({name: settings[name] for name in names}, own, where)
-        if not arrays["scale"].shape == mixture.means_.shape[1:] == layout.bins.shape:
-            raise ValueError(f"{where}['scale'] must have shape {layout.bins.shape}.")
-        model._set(layout, arrays["scale"], mixture)
+        learned = {name: arrays[name] for name in FRAME_ARRAYS}
+        own = _checked_frame(Frame(**learned | {"softness": float(arrays["softness"])}), layout, where)
+        model = cls(**settings, frame=own)
+        mixture = FullGMM._from_state(settings, {name: arrays[name] for name in FullGMM._array_names}, where)
+        if mixture.means_.shape[1] != own.n_axes:
+            raise ValueError(f"{where}['means'] must have {own.n_axes} columns.")
+        model._set(layout, own, mixture)
         return model
 
     def __sklearn_is_fitted__(self):
@@ -220,19 +283,22 @@ class PhaseBlindGMM(DensityMixin, BaseEstimator):
         tags.input_tags.three_d_array = True
         return tags
 
-    def _set(self, layout, scale, mixture):
+    def _set(self, layout, frame, mixture):
         self._layout = layout
         self.image_shape_ = layout.shape
-        self.scale_ = scale
+        self.frame_ = frame
         self.mixture_ = mixture
 
-    def _relative(self, X):
+    def _coordinates(self, X):
+        """Leading coordinates (N, D), and the log density of all else together with the volume, (N,)."""
         check_is_fitted(self)
         X = _checks.images(X, shape=self.image_shape_)
-        return _relative(_amplitudes(X, self._layout), self.scale_)
-
-    def _log_volume(self, u):
-        return log_volume(u, self.scale_, self._layout.multiplicity, self.softness)
+        u, turned = _turned(X, self._layout, self.frame_)
+        rest = self.frame_.rest
+        apart = turned[:, self.frame_.n_axes :]
+        of_rest = -0.5 * (apart**2 @ (1 / rest) + np.log(2 * np.pi * rest).sum())
+        volume = log_volume(u, self.frame_.scale, self._layout.multiplicity, self.frame_.softness)
+        return turned[:, : self.frame_.n_axes], of_rest + volume
 
 
 def _amplitudes(X, layout):
@@ -241,8 +307,42 @@ def _amplitudes(X, layout):
         return workers.fill(lambda rows: np.sqrt(powers(X[rows], layout)), out)
 
 
-def _relative(amplitudes, scale):
-    return np.maximum(amplitudes / scale, LEAST)
+def _spread(amplitudes, scale, multiplicity, softness):
+    """Relative amplitudes u and y, (N, F) each."""
+    u = np.maximum(amplitudes / scale, LEAST)
+    return u, np.sqrt(multiplicity) * scale * stretch(u, softness)
+
+
+def _turned(X, layout, own):
+    """Relative amplitudes u and coordinates along the axes, (N, F) each."""
+    u, y = _spread(_amplitudes(X, layout), own.scale, layout.multiplicity, own.softness)
+    return u, (y - own.centre) @ own.axes
+
+
+def _checked_axes(n_axes, most):
+    if n_axes is None:
+        return most
+    if _checks.positive_integer(n_axes, "n_axes") > most:
+        raise ValueError(
+            f"n_axes must be at most {most}, the number of distinct frequencies; got {n_axes}. "
+            "Leave it out to take all."
+        )
+    return n_axes
+
+
+def _checked_frame(own, layout, where=None):
+    name = "frame" if where is None else where
+    size = len(layout.bins)
+    if not isinstance(own, Frame):
+        raise ValueError(f"{name} must be a Frame, as gmmlib.phaseblind.frame makes it; got {own!r}.")
+    shapes = own.scale.shape, own.centre.shape, own.axes.shape
+    if shapes != ((size,), (size,), (size, size)) or not own.rest.size < size:
+        raise ValueError(
+            f"{name} must be of images of {layout.shape[0]} x {layout.shape[1]} pixels, with {size} distinct "
+            f"frequencies; got a scale of shape {own.scale.shape} and axes of shape {own.axes.shape}. "
+            "Learn it from images of this size."
+        )
+    return own
 
 
 def _check_scale(scale, layout):

@@ -5,12 +5,12 @@ import re
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
-from scipy.stats import chi2, expon, multivariate_normal
+from scipy.stats import chi2, expon, multivariate_normal, norm
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from gmmlib import ConvolutionalGMM, FullGMM, storage
-from gmmlib.phaseblind import PhaseBlindGMM, log_volume, relax, stretch
+from gmmlib.phaseblind import PhaseBlindGMM, frame, log_volume, relax, stretch
 from gmmlib.spectrum import fold, powers
 from gmmlib.storage import ModelFileError
 from tests import oracles
@@ -27,7 +27,10 @@ def textures(shape, n=300, seed=0):
 
 
 def fit(x, **settings):
-    return PhaseBlindGMM(**({"n_components": 2, "max_iter": 5, "random_state": 0} | settings)).fit(x)
+    """A model in a frame of its own images; n_axes and softness are the frame's."""
+    settings = {"n_components": 2, "max_iter": 5, "random_state": 0} | settings
+    own = {name: settings.pop(name) for name in ("n_axes", "softness") if name in settings}
+    return PhaseBlindGMM(**settings, frame=frame(x, **own) if own else None).fit(x)
 
 
 # The map
@@ -56,8 +59,10 @@ def test_exponential_powers_make_a_circulant_gaussian(shape, softness):
         expon(scale=variance).logpdf(P),
         chi2(1, scale=variance).logpdf(P),
     )
-    y, step = stretch(u, softness), 1e-5
-    slope = ((relax(y + step, softness) * scale) ** 2 - (relax(y - step, softness) * scale) ** 2) / (2 * step)
+    unit, step = np.sqrt(layout.multiplicity) * scale, 1e-5
+    v = stretch(u, softness)
+    slope = ((relax(v + step, softness) * scale) ** 2 - (relax(v - step, softness) * scale) ** 2) / (2 * step)
+    slope /= unit
     density = (law + np.log(slope)).sum(axis=1) + log_volume(u, scale, layout.multiplicity, softness)
     covariance = oracles.dense_covariance(oracles.autocovariance(full))
     dense = multivariate_normal(np.zeros(len(covariance)), covariance).logpdf(x.reshape(len(x), -1))
@@ -97,24 +102,57 @@ def test_phases_do_not_matter(shape):
 
 def test_larger_grey_levels_only_change_the_volume():
     x, _ = textures((5, 4))
-    model, larger = fit(x), fit(8 * x)
+    model, larger = fit(x), fit(8 * x, reg_covar=64 * 1e-2)
     assert_allclose(larger.score_samples(8 * x), model.score_samples(x) - 20 * np.log(8), rtol=1e-9)
 
 
 def test_scores_are_those_of_the_mixture_times_the_volume():
     x, _ = textures((4, 6))
-    model = fit(x)
+    model = fit(x, n_axes=5)
     layout = fold((4, 6))
-    u = np.sqrt(powers(x, layout)) / model.scale_
-    volume = log_volume(u, model.scale_, layout.multiplicity, model.softness)
-    joint = model.mixture_.log_joint(stretch(u, model.softness)) + volume[:, None]
+    scale, centre, axes, rest, softness = model.frame_
+    u = np.sqrt(powers(x, layout)) / scale
+    turned = (np.sqrt(layout.multiplicity) * scale * stretch(u, softness) - centre) @ axes
+    common = log_volume(u, scale, layout.multiplicity, softness)
+    common += norm(scale=np.sqrt(rest)).logpdf(turned[:, 5:]).sum(axis=1)
+    joint = model.mixture_.log_joint(turned[:, :5]) + common[:, None]
     assert_allclose(model.log_joint(x), joint, rtol=1e-10)
     assert_allclose(model.score_samples(x), np.logaddexp.reduce(joint, axis=1), rtol=1e-9)
     assert_allclose(model.score(x), model.score_samples(x).mean())
     assert_allclose(model.predict_proba(x), oracles.posteriors(joint), atol=1e-12)
     assert_allclose(np.exp(model.predict_log_proba(x)), model.predict_proba(x), rtol=1e-9)
     assert_array_equal(model.predict(x), joint.argmax(axis=1))
-    assert_allclose(model.scale_, np.sqrt(powers(x, layout)).mean(axis=0), rtol=1e-9)
+    assert_allclose(scale, np.sqrt(powers(x, layout)).mean(axis=0), rtol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (3, 5)])
+def test_axes_are_principal_and_the_rest_has_their_variances(shape):
+    x, _ = textures(shape)
+    layout, own = fold(shape), frame(x, 3, softness=0.2)
+    u = np.sqrt(powers(x, layout)) / own.scale
+    y = np.sqrt(layout.multiplicity) * own.scale * stretch(u, 0.2)
+    assert_allclose(own.axes.T @ own.axes, np.eye(len(layout.bins)), atol=1e-12)
+    covariance = np.cov(((y - own.centre) @ own.axes).T, bias=True)
+    assert_allclose(covariance, np.diag(np.diag(covariance)), atol=1e-10)
+    assert (np.diff(np.diag(covariance)) <= 1e-12).all()
+    assert_allclose(own.rest, np.diag(covariance)[3:], rtol=1e-9)
+    assert own.n_axes == 3
+
+
+def test_with_one_component_fewer_axes_and_all_are_the_same_density():
+    """A Gaussian along principal axes has no correlations to lose."""
+    x, _ = textures((4, 6))
+    some, whole = (fit(x, n_axes=n, n_components=1, reg_covar=0.0, max_iter=1) for n in (4, 14))
+    assert_allclose(some.score_samples(x), whole.score_samples(x), rtol=1e-8)
+
+
+def test_classes_in_one_frame_differ_by_their_mixtures_alone():
+    x, _ = textures((4, 6))
+    own = frame(x, 4)
+    one, other = (PhaseBlindGMM(2, frame=own, random_state=0).fit(part) for part in (x[:150], x[150:]))
+    lead = one._coordinates(x)[0]
+    gap = one.mixture_.score_samples(lead) - other.mixture_.score_samples(lead)
+    assert_allclose(one.score_samples(x) - other.score_samples(x), gap, rtol=1e-7, atol=1e-9)
 
 
 def test_row_weights_repeat_rows():
@@ -138,13 +176,16 @@ def test_a_better_law_than_the_exponential_scores_better_on_other_powers():
 @pytest.mark.parametrize("shape", [(4, 6), (3, 5)])
 def test_samples_have_the_law_of_the_mixture_and_any_phase(shape):
     x, _ = textures(shape)
-    model = fit(x, n_components=2)
+    model = fit(x, n_components=2, n_axes=4)
     drawn, labels = model.sample(4000, 1)
     assert_array_equal(np.unique(labels), [0, 1])
     layout = fold(shape)
-    y = stretch(np.sqrt(powers(drawn, layout)) / model.scale_, model.softness)
-    mean = model.mixture_.weights_ @ model.mixture_.means_
-    assert np.abs((y.mean(axis=0) - mean) / (y.std(axis=0) / np.sqrt(len(y)))).max() < 5
+    scale, centre, axes, _, softness = model.frame_
+    y = np.sqrt(layout.multiplicity) * scale * stretch(np.sqrt(powers(drawn, layout)) / scale, softness)
+    turned = (y - centre) @ axes
+    mean = np.zeros(len(axes))
+    mean[:4] = model.mixture_.weights_ @ model.mixture_.means_
+    assert np.abs((turned.mean(axis=0) - mean) / (turned.std(axis=0) / np.sqrt(len(y)))).max() < 5
     z = np.fft.rfft2(drawn).reshape(len(drawn), -1)[:, layout.bins]
     turned = (z / np.abs(z)).mean(axis=0)
     assert np.abs(turned).max() < 5 / np.sqrt(len(z))
@@ -156,7 +197,8 @@ def test_a_model_survives_the_disk(tmp_path):
     model.save(tmp_path / "model.npz")
     read = PhaseBlindGMM.load(tmp_path / "model.npz")
     assert_array_equal(read.score_samples(x), model.score_samples(x))
-    assert read.get_params() == model.get_params() | {"random_state": None}
+    kept = ("n_components", "reg_covar", "max_iter", "tol")
+    assert {name: getattr(read, name) for name in kept} == {name: getattr(model, name) for name in kept}
     with pytest.raises(ModelFileError, match="holds a PhaseBlindGMM"):
         FullGMM.load(tmp_path / "model.npz")
 
@@ -171,6 +213,11 @@ def test_clones_fit_alike():
     ("settings", "message"),
     [
         ({"softness": 0}, "softness must be a finite number > 0; got 0."),
+        ({"n_axes": 0}, "n_axes must be a positive integer; got 0."),
+        (
+            {"n_axes": 9},
+            "n_axes must be at most 8, the number of distinct frequencies; got 9. Leave it out to take all.",
+        ),
         ({"reg_covar": -1.0}, "reg_covar must be a finite number >= 0; got -1.0."),
         ({"n_components": 0}, "n_components must be a positive integer; got 0."),
         (
@@ -229,6 +276,6 @@ def test_a_damaged_file_is_refused(tmp_path):
     settings, arrays = fit(textures((3, 5))[0])._state()
     damaged = arrays | {"scale": arrays["scale"][:-1]}
     storage.write(tmp_path / "model.npz", "PhaseBlindGMM", settings, damaged)
-    message = "model.npz['scale'] must have shape (8,)."
+    message = "model.npz must be of images of 3 x 5 pixels, with 8 distinct frequencies"
     with pytest.raises(ModelFileError, match=re.escape(message)):
         PhaseBlindGMM.load(tmp_path / "model.npz")
