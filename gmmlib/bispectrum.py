@@ -140,17 +140,22 @@ def agreement(C, apart, u):
 
 
 def _synchronise(C, apart, u, max_iter):
-    """Climb from the phases u; return the agreement and the phases reached."""
+    """Climb from the phases u; return the agreement and the phases reached.
+
+    A step that would lead down is taken again with more of the present phases in it, until it climbs.
+    """
     before, wanted = agreement(C, apart, u)
     hold = 0.0
     for _ in range(max_iter):
         new = _unit(wanted + hold * u)
         after, new_wanted = agreement(C, apart, new)
-        u, wanted = new, new_wanted
-        if abs(after - before) <= 1e-10 * abs(after):
+        if after < before:
+            hold = max(2 * hold, np.abs(wanted).mean())
+            continue
+        gain, before, u, wanted = after - before, after, new, new_wanted
+        if gain <= 1e-12 * abs(before):
             break
-        before = after
-    return after, u
+    return before, u
 
 
 def _sums(X, first, apart):

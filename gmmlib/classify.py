@@ -125,7 +125,8 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, X):
         """Most probable class of each row, (N,); the first in `classes_` among equals."""
-        return self.classes_[self.log_joint(X).argmax(axis=1)]
+        best = self.log_joint(X).argmax(axis=1)
+        return self.classes_[best]
 
     def predict_proba(self, X):
         """Posterior of each class, (N, C); rows sum to 1."""
@@ -161,7 +162,7 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
 
     def _data(self, X, reset=False):
         """Images, or rows of numbers; what else they must be, the densities know."""
-        if np.ndim(X) == 3:
+        if np.asarray(X).ndim == 3:
             return _checks.images(X)
         return validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite=False)
 

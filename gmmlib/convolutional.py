@@ -428,6 +428,10 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
         height, width = (int(side) for side in arrays["image_shape"])
         layout = fold((height, width), zero_frequency=not model.zero_mean_patches)
         model._set(layout, model._given_parameters(arrays, layout, where))
+        if arrays["log_likelihoods"].ndim != 1:
+            raise ValueError(
+                f"{where}['log_likelihoods'] must have one axis; got shape {arrays['log_likelihoods'].shape}."
+            )
         model.log_likelihoods_ = arrays["log_likelihoods"]
         model.converged_ = bool(arrays["converged"])
         model.n_iter_ = int(arrays["n_iter"])

@@ -117,6 +117,35 @@ def frame(X, n_axes=None, *, softness=0.1, sample_weight=None):
     return Frame(scale, centre, axes * np.sign(largest), rest, softness)
 
 
+def coordinates(X, frame):
+    """Split images into what a mixture describes and what is the same for all classes.
+
+    Parameters
+    ----------
+    X : array-like, (N, H, W)
+    frame : Frame
+
+    Returns
+    -------
+    lead : ndarray, (N, D)
+        Leading coordinates, grey levels.
+    common : ndarray, (N,)
+        Log density of pixels less that of `lead`, nats: the Gaussians along the other axes, and the volume.
+
+    Raises
+    ------
+    ValueError
+        If the images are not of the size that the frame was learned from.
+    """
+    X = _checks.images(X)
+    layout = fold(X.shape[1:])
+    own = _checked_frame(frame, layout)
+    u, turned = _turned(X, layout, own)
+    apart = turned[:, own.n_axes :]
+    of_rest = -0.5 * (apart**2 @ (1 / own.rest) + np.log(2 * np.pi * own.rest).sum())
+    return turned[:, : own.n_axes], of_rest + log_volume(u, own.scale, layout.multiplicity, own.softness)
+
+
 class PhaseBlindGMM(DensityMixin, BaseEstimator):
     """Gaussian mixture over amplitude spectra with uniform phases: an exact density over pixels.
 
@@ -194,7 +223,7 @@ class PhaseBlindGMM(DensityMixin, BaseEstimator):
             init=self.init,
             random_state=self.random_state,
         )
-        mixture.fit(_turned(X, layout, own)[1][:, : own.n_axes], sample_weight=weight)
+        mixture.fit(coordinates(X, own)[0], sample_weight=weight)
         self._set(layout, own, mixture)
         return self
 
@@ -290,15 +319,8 @@ class PhaseBlindGMM(DensityMixin, BaseEstimator):
         self.mixture_ = mixture
 
     def _coordinates(self, X):
-        """Leading coordinates (N, D), and the log density of all else together with the volume, (N,)."""
         check_is_fitted(self)
-        X = _checks.images(X, shape=self.image_shape_)
-        u, turned = _turned(X, self._layout, self.frame_)
-        rest = self.frame_.rest
-        apart = turned[:, self.frame_.n_axes :]
-        of_rest = -0.5 * (apart**2 @ (1 / rest) + np.log(2 * np.pi * rest).sum())
-        volume = log_volume(u, self.frame_.scale, self._layout.multiplicity, self.frame_.softness)
-        return turned[:, : self.frame_.n_axes], of_rest + volume
+        return coordinates(_checks.images(X, shape=self.image_shape_), self.frame_)
 
 
 def _amplitudes(X, layout):

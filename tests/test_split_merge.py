@@ -257,8 +257,9 @@ def test_the_callback_sees_what_the_trace_holds_and_may_stop():
 
     def look(current, passes):
         seen.append((current.score(x), passes))
-        return len(seen) == 3
+        return True
 
+    assert len(split_merge.improve(model, x, n_moves=9, random_state=0)[1].accepted) > 0
     _, trace = split_merge.improve(model, x, n_moves=9, random_state=0, callback=look)
-    assert len(trace.accepted) == 2
+    assert len(trace.accepted) == 0
     assert_allclose(seen, np.stack([trace.log_likelihoods, trace.passes], axis=1), rtol=1e-9)

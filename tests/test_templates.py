@@ -199,7 +199,8 @@ def dense_step(x, row_weight, parameters, max_shift, noise, floor):
 def test_a_step_equals_the_enumerated_one(shape, max_shift, weighted, noise):
     x = pictures(40, shape)
     row_weight = np.random.default_rng(5).random(40) * 3 if weighted else np.ones(40)
-    parameters = (WEIGHTS, *planted_parameters(shape, seed=8))
+    means, full = planted_parameters(shape, seed=8)
+    parameters = (WEIGHTS, means, 30 * full)  # so wide that every component has a share of every image
     settings = {"max_shift": max_shift, "noise": noise, "max_iter": 1, "variance_floor": 0.3}
     model = fit(x, init=start(*parameters), sample_weight=row_weight if weighted else None, **settings)
     weights, means, spectra = dense_step(x, row_weight, parameters, max_shift, noise, 0.3)
