@@ -245,13 +245,13 @@ def test_single_images_make_it_a_flat_mixture_along_the_whole_way():
 def test_two_images_break_the_tie():
     full = full_spectra((3, 4)) * 10.0 ** np.arange(3)[:, None, None]  # so that components can be told
     sharp = np.array([[0.8, 0.1, 0.1], [0.1, 0.1, 0.8]])
-    x = planted(full, conditionals=sharp).sample(100, 2, 0)[0]
+    x = planted(full, conditionals=sharp).sample(400, 2, 0)[0]
     settings = {"max_iter": 15, "variance_floor": 0.0}
     flat_start = {"weights": TOP @ sharp, "spectra": half(full)}
     joint = HierarchicalGMM(3, 2, init=begin(full, conditionals=sharp), **settings).fit(x)
     flat = ConvolutionalGMM(3, init=flat_start, **settings).fit(x.reshape(-1, 3, 4))
     assert joint.log_likelihoods_[-1] > 2 * flat.log_likelihoods_[-1] + 0.05
-    assert np.abs(joint.spectra_ / flat.spectra_ - 1).max() > 1e-3
+    assert np.abs(joint.spectra_ / flat.spectra_ - 1).max() > 1e-5  # equal to 1e-8 for single images
 
 
 def test_equal_top_components_stay_equal_and_learn_the_flat_mixture():
@@ -457,7 +457,8 @@ MESSAGES = [
     (
         {"init": {"top_weights": TOP, "conditionals": 2 * CONDITIONALS, "spectra": HALF}},
         groups(),
-        "init['conditionals'] must be >= 0 and sum to 1 in every row; got 0.2 at the least and sums from 2 to 2.",
+        "init['conditionals'] must be >= 0 and sum to 1 in every row; got 0.2 at the least and "
+        "sums from 2 to 2.",
     ),
     (
         {"init": {"top_weights": TOP, "conditionals": CONDITIONALS, "spectra": HALF[:, :2]}},
