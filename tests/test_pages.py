@@ -26,6 +26,7 @@ class Visit(NamedTuple):
     errors: list  # what the console and the scripts complain of
     unrendered: list  # formulas that MathJax did not draw, and TeX in the text
     undescribed: list  # figures without words
+    unnumbered: list  # figures without a caption and its number
     too_wide: int  # pixels by which the page is wider than a phone
     inaccessible: list  # WCAG violations, light and dark
 
@@ -68,10 +69,11 @@ def visit(context, address):
     page.add_style_tag(content="* { transition: none !important }")  # colours on their way are no colours
     inaccessible = [*violations(page, "light", RULES), *violations(page, "dark", COLOURS)]
     page.set_viewport_size({"width": WIDTHS["phone"], "height": 900})
+    formulas = unrendered(page)
     excess = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-    found = Visit(remote, errors, unrendered(page), undescribed(page), excess, inaccessible)
+    figures = undescribed(page), unnumbered(page)
     page.close()
-    return found
+    return Visit(remote, errors, formulas, *figures, excess, inaccessible)
 
 
 def unrendered(page):
@@ -97,6 +99,15 @@ def undescribed(page):
         "() => [...document.querySelectorAll('main article img')].map(e => [e.alt, e.getAttribute('src')])"
     )
     return [source for alt, source in images if len(alt) < SHORTEST_DESCRIPTION or alt.endswith(".png")]
+
+
+def unnumbered(page):
+    """Sources of the images in the text without a numbered caption."""
+    return page.evaluate(
+        """() => [...document.querySelectorAll('main article img')]
+            .filter(e => !e.closest('figure')?.querySelector('.caption-number'))
+            .map(e => e.getAttribute('src'))"""
+    )
 
 
 def violations(page, theme, rules):
@@ -125,6 +136,7 @@ def test_a_visit_notices_each_fault(tmp_path, context):
     assert "complaint" in seen.errors
     assert seen.unrendered == ["x", "\\alpha"]
     assert seen.undescribed == ["x.png"]
+    assert seen.unnumbered == ["x.png"]
     assert seen.too_wide >= 100
     assert [v.split(" (")[0] for v in seen.inaccessible] == ["light: color-contrast", "dark: color-contrast"]
 
