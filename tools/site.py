@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from tools import colophon, mathjax, notebooks, offline, polish
+from tools import colophon, explorer, mathjax, notebooks, offline, polish
 from tools.project import REPOSITORY
 
 BANNER = (
@@ -90,9 +90,10 @@ def stage(project, folder, source, scale):
     config = yaml.safe_load((project.root / "_config.yml").read_text(encoding="utf-8"))
     downloads = source / "downloads"
     downloads.mkdir()
-    records = []
+    records, galleries = [], []
     for stem in chapters:
         nb = notebooks.read(folder / f"{stem}.ipynb")
+        galleries += [(stem, gallery) for gallery in explorer.taken_out(nb)]
         notebooks.write(colophon.appended(nb, config["repository"]["url"]), book / f"{stem}.ipynb")
         notebooks.write(nb, downloads / f"{stem}.ipynb")
         shutil.copyfile(project.book / f"{stem}.md", downloads / f"{stem}.md")
@@ -104,6 +105,7 @@ def stage(project, folder, source, scale):
     if (project.book / "_static").is_dir():
         shutil.copytree(project.book / "_static", book / "_static")
     mathjax.copy_into(book / "_static")
+    explorer.write(book / "_static", galleries)
     (source / "genindex.md").write_text("# Index\n", encoding="utf-8")  # Sphinx writes its page
     (generated / "provenance.md").write_text(colophon.table(project.root, scale, records), encoding="utf-8")
     configure(config, scale, colophon.footer(project.root))

@@ -1,0 +1,91 @@
+"""What the component explorer is given: counted, decoded and compared with the model it shows."""
+
+import base64
+import io
+import json
+
+import numpy as np
+import pytest
+from numpy.testing import assert_array_equal
+from PIL import Image
+
+from gmmlib import ConvolutionalGMM, FullGMM, StackedGMM, gallery
+from gmmlib.templates import TransformedGMM
+
+RNG = np.random.default_rng(0)
+IMAGES = RNG.standard_normal((60, 6, 5)) * RNG.choice([0.5, 2.0], (60, 1, 1))
+LABELS = np.arange(60) % 3
+
+
+def spectra():
+    return ConvolutionalGMM(3, random_state=0, max_iter=5).fit(IMAGES)
+
+
+def tiles(data, heading):
+    """The pictures of one sheet, (K, M, H, W)."""
+    sheet = next(s for s in data["sheets"] if s["heading"] == heading)
+    whole = np.asarray(Image.open(io.BytesIO(base64.b64decode(sheet["png"]))))
+    h, w = sheet["height"], sheet["width"]
+    return whole.reshape(-1, h, sheet["columns"], w).swapaxes(1, 2)
+
+
+def test_components_come_by_falling_weight_with_what_they_claim():
+    model = spectra()
+    data = gallery.of_spectra("a-b", "Two words", model, IMAGES, LABELS).data
+    order = np.argsort(-model.weights_, kind="stable")
+    assert data["weights"] == np.round(model.weights_[order], 4).tolist()
+    winner = model.predict(IMAGES)
+    expected = [[int(((winner == k) & (LABELS == c)).sum()) for c in range(3)] for k in order]
+    assert data["classes"] == expected
+    joint = model.log_joint(IMAGES)
+    for row, k in enumerate(order):
+        others = np.delete(joint, k, axis=1)
+        odds = joint[:, k] - np.logaddexp.reduce(others, axis=1)
+        best = IMAGES[odds.argmax()]
+        coarse = np.minimum(np.floor(16 * (best - best.min()) / np.ptp(best)), 15) * 17
+        assert_array_equal(tiles(data, "most strongly claimed")[row, 0], coarse)
+
+
+def test_every_family_has_its_sheets():
+    rows = IMAGES.reshape(60, -1)
+    full = FullGMM(2, random_state=0, max_iter=3).fit(rows)
+    stack = StackedGMM([spectra(), FullGMM(2, reg_covar=1e-2, random_state=0)], "log_joint").fit(IMAGES)
+    shifted = TransformedGMM(2, random_state=0, max_iter=3).fit(IMAGES)
+    documents = [
+        gallery.of_spectra("s", "S", spectra(), IMAGES),
+        gallery.of_full("f", "F", full, IMAGES, LABELS),
+        gallery.of_stack("t", "T", stack, IMAGES, LABELS),
+        gallery.of_templates("m", "M", shifted, IMAGES, LABELS),
+    ]
+    headings = [[sheet["heading"] for sheet in g.data["sheets"]] for g in documents]
+    assert headings == [
+        ["most strongly claimed", "samples", "filter", "spectrum"],
+        ["most strongly claimed", "samples", "mean", "largest variance"],
+        ["most strongly claimed"],
+        ["most strongly claimed", "template", "spectrum"],
+    ]
+    for document in documents:
+        count = len(document.data["weights"])
+        assert all(len(tiles(document.data, h["heading"])) == count for h in document.data["sheets"])
+        json.dumps(document.data, allow_nan=False)
+
+
+def test_the_nearest_are_others_by_falling_overlap():
+    overlap = np.array([[1.0, 0.2, 0.9], [0.2, 1.0, 0.4], [0.9, 0.4, 1.0]])
+    found = gallery.Gallery("n", "N", [0.2, 0.5, 0.3], {}, overlap=overlap).data["near"]
+    # In the order of weights: components 1, 2, 0.
+    assert found == [[[1, 0.4], [2, 0.2]], [[2, 0.9], [0, 0.4]], [[1, 0.9], [0, 0.2]]]
+
+
+def test_a_notebook_shows_it_as_an_output_of_its_own_type():
+    shown = gallery.of_spectra("s", "S", spectra(), IMAGES)
+    bundle = shown._repr_mimebundle_()
+    assert bundle[gallery.MIME] == shown.data
+    assert bundle["text/plain"] == "3 components for the explorer"
+    again = gallery.of_spectra("s", "S", spectra(), IMAGES)
+    assert json.dumps(again.data) == json.dumps(shown.data)
+
+
+def test_a_name_must_fit_into_an_address():
+    with pytest.raises(ValueError, match=r"name must be of letters, digits and hyphens; got 'a b'\."):
+        gallery.Gallery("a b", "A", [1.0], {})
