@@ -24,6 +24,13 @@ def non_negative(value, name):
     return float(value)
 
 
+def positive(value, name):
+    """Return a finite real number > 0 as float."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value < np.inf:
+        raise ValueError(f"{name} must be a finite number > 0; got {value!r}.")
+    return float(value)
+
+
 def one_of(value, name, options):
     """Return a string that must be one of the options."""
     if not isinstance(value, str) or value not in options:
@@ -148,6 +155,17 @@ def labels(values, name, size=None, size_name="size"):
             f"Pass a larger {size_name}, or None to take it from the labels."
         )
     return values.astype(np.intp), size
+
+
+def components(values, n_components, name="labels"):
+    """Return components of a fitted mixture, integers 0 ... K - 1, as int (N,)."""
+    values, size = labels(values, name)
+    if size > n_components:
+        raise ValueError(
+            f"{name} must be components of the fitted mixture, 0 to {n_components - 1}; "
+            f"got {values.max()} at index {int(values.argmax())}. Components count from 0."
+        )
+    return values
 
 
 def amounts(values, name):

@@ -18,7 +18,7 @@ from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
-from gmmlib import _checks, _kernels, posterior, storage
+from gmmlib import _checks, online, posterior, storage
 from gmmlib.em import Mechanism, Workers, em
 from gmmlib.spectrum import fold, powers, unfold
 
@@ -56,15 +56,23 @@ def log_joint(parameters, P, multiplicity):
     return P @ slope + constant
 
 
-def e_step(slope, constant, P, weight, assign=None):
-    """Statistics of a chunk of powers P (n, F) with row weights (n,); `assign` changes its posteriors."""
+def e_step(slope, constant, P, weight, assign=None, beta=1.0):
+    """Statistics of a chunk of powers P (n, F) with row weights (n,).
+
+    Its posteriors are raised to `beta` and normalised again; `assign` changes them.
+    """
     resp = P @ slope
     evidence = np.empty(len(P))
-    _kernels.normalise(resp, constant, evidence)
+    posterior.normalise(resp, constant, evidence, beta)
     if assign is not None:
         assign(resp)
     resp *= weight[:, None]
     return Statistics(resp.sum(axis=0), resp.T @ P, weight @ evidence, weight.sum())
+
+
+def blend(average, batch, eta):
+    """Move statistics of unit weight by a step `eta` towards those of a batch."""
+    return Statistics(*((1 - eta) * a + eta * b / batch.weight for a, b in zip(average, batch, strict=True)))
 
 
 def m_step(statistics, variance_floor):
@@ -105,6 +113,17 @@ def random_start(P, multiplicity, n_components, weight, variance_floor, rng):
     return Parameters(np.full(n_components, 1 / n_components), np.maximum(spectra, variance_floor))
 
 
+def _all_powers(X, layout, workers):
+    """Powers (N, F) of all images."""
+    return workers.fill(lambda rows: powers(X[rows], layout), np.empty((len(X), len(layout.bins))))
+
+
+def _expected(parameters):
+    """Statistics of unit weight whose M-step gives back the parameters."""
+    weights, spectra = parameters
+    return Statistics(weights, weights[:, None] * spectra, 0.0, 1.0)
+
+
 class ConvolutionalGMM(DensityMixin, BaseEstimator):
     """Gaussian mixture with circulant covariances, fitted to images by EM in the Fourier domain.
 
@@ -126,9 +145,9 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
     init : "random_from_data" or mapping
         Where EM starts: from randomly chosen images, or from ``{"weights": (K,), "spectra":
         (K, H, W//2 + 1)}``.
-    mechanism : {"deterministic", "stochastic", "hard"}
-        What the M-step is given: all posteriors, one component drawn from each row's, or the most
-        probable alone; see `gmmlib.em.Mechanism`.
+    mechanism : {"deterministic", "stochastic", "hard", "annealed"} or mapping
+        What the M-step is given: all posteriors, one component drawn from each row's, the most probable
+        alone, or posteriors of a temperature that falls; see `gmmlib.em.Mechanism`.
     random_state : int, Generator, RandomState or None
         Randomness of the start and of the stochastic mechanism.
     chunk_size : int
@@ -149,7 +168,8 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
     filters_ : ndarray, (K, H, W//2 + 1)
         Power spectra of the whitening filters, ``1 / spectra_``; 0 at a frequency that is left out.
     log_likelihoods_ : ndarray, (number of iterations + 1,)
-        Mean log-likelihood in nats an image at the start and after each iteration.
+        Mean log-likelihood in nats an image at the start and after each iteration; after `partial_fit`
+        that of each batch before its step.
     converged_ : bool
         Whether `tol` stopped the run.
     n_iter_ : int
@@ -162,7 +182,8 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
     References
     ----------
     Dempster, Laird and Rubin (1977), JRSS B 39, for EM; Goerg (2011), arXiv:1103.3300, for EM on
-    periodograms, the one-dimensional ancestor of this model.
+    periodograms, the one-dimensional ancestor of this model; Cappe and Moulines (2009), JRSS B 71,
+    593-613, for `partial_fit`.
     """
 
     def __init__(
@@ -218,20 +239,15 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
         ConvergenceWarning
             If a component lost all its images and was put elsewhere.
         """
-        _checks.positive_integer(self.n_components, "n_components")
-        _checks.positive_integer(self.max_iter, "max_iter")
-        _checks.non_negative(self.tol, "tol")
-        _checks.non_negative(self.variance_floor, "variance_floor")
+        self._check_settings()
         X = _checks.images(X)
         weight = _checks.sample_weight(sample_weight, len(X))
         _checks.enough_rows(weight, self.n_components)
-        layout = fold(X.shape[1:], zero_frequency=not self.zero_mean_patches)
-        if layout.dimension == 0:
-            raise ValueError("X must hold images of at least 2 pixels with zero_mean_patches; got 1 x 1.")
-
+        layout = self._fold(X)
+        self._online = None
         mechanism = Mechanism(self.mechanism, len(X), self.random_state)
         with self._workers() as workers:
-            P = workers.fill(lambda rows: powers(X[rows], layout), np.empty((len(X), len(layout.bins))))
+            P = _all_powers(X, layout, workers)
             self._check_variance(P, weight, layout)
             parameters, trace = em(
                 self._start(P, weight, layout),
@@ -246,6 +262,54 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
         self._set(layout, parameters)
         self.log_likelihoods_, self.converged_ = trace
         self.n_iter_ = len(trace.log_likelihoods) - 1
+        return self
+
+    def partial_fit(self, X, y=None, sample_weight=None):
+        """Take one step of online EM on a batch of images, with all posteriors.
+
+        The sufficient statistics (mass and power of each component, a unit of weight) move towards those
+        of the batch, ``s <- (1 - eta) s + eta s_batch``, with the step size ``eta = t^-0.6`` at the t-th
+        step (Cappe and Moulines 2009); an M-step follows.  The first batch starts the components as `init`
+        says, unless the model is fitted already: then its parameters count as the first step.
+
+        Parameters
+        ----------
+        X : array-like, (N, H, W)
+            At least as many images as components at the first call.
+        y : object
+            Ignored.
+        sample_weight : array-like, (N,), optional
+
+        Returns
+        -------
+        self
+        """
+        self._check_settings()
+        first = not hasattr(self, "weights_")
+        X = _checks.images(X) if first else self._images(X)
+        weight = _checks.sample_weight(sample_weight, len(X))
+        if first:
+            _checks.enough_rows(weight, self.n_components)
+        layout = self._fold(X) if first else self._layout
+        with self._workers() as workers:
+            P = _all_powers(X, layout, workers)
+            if first:
+                self._check_variance(P, weight, layout)
+            before = self._start(P, weight, layout) if first else self._parameters
+            batch = self._statistics(before, P, weight, layout, workers)
+        if getattr(self, "_online", None) is None:
+            # A first batch counts in full, for the start came from it.
+            average, steps, trace = _expected(before), 0 if first else 1, np.empty(0)
+        else:
+            (average, steps), trace = self._online, self.log_likelihoods_
+        average = blend(average, batch, online.step_size(steps + 1))
+        parameters = self._m_step(average)
+        if (average.mass <= EMPTY).any():  # what was revived is not in the average
+            average = _expected(parameters)
+        self._set(layout, parameters)
+        self._online = average, steps + 1
+        self.log_likelihoods_ = np.append(trace, batch.log_likelihood / batch.weight)
+        self.converged_, self.n_iter_ = False, steps + 1
         return self
 
     def log_joint(self, X):
@@ -307,9 +371,18 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
         rng = _checks.generator(random_state)
         counts = rng.multinomial(n_samples, self.weights_)
         labels = np.repeat(np.arange(len(counts)), counts)
+        return self._drawn(labels, rng), labels
+
+    def sample_components(self, labels, random_state=None):
+        """Draw an image from each of the components `labels`, integers (N,): images (N, H, W)."""
+        check_is_fitted(self)
+        labels = _checks.components(labels, len(self.weights_))
+        return self._drawn(labels, _checks.generator(random_state))
+
+    def _drawn(self, labels, rng):
         # White noise shaped by the square root of the spectrum has exactly the circulant covariance.
-        noise = fft.rfft2(rng.standard_normal((n_samples, *self.image_shape_)))
-        return fft.irfft2(noise * np.sqrt(self.spectra_)[labels], s=self.image_shape_), labels
+        noise = fft.rfft2(rng.standard_normal((len(labels), *self.image_shape_)))
+        return fft.irfft2(noise * np.sqrt(self.spectra_)[labels], s=self.image_shape_)
 
     def save(self, path):
         """Write the fitted model to an npz file, whole or not at all."""
@@ -323,7 +396,7 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
         """
         return storage.load(path, cls)
 
-    _array_names = ("weights", "spectra", "log_likelihoods", "converged", "image_shape")
+    _array_names = ("weights", "spectra", "log_likelihoods", "converged", "n_iter", "image_shape")
 
     def _state(self):
         """Settings and arrays that make the fitted model again."""
@@ -343,6 +416,7 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
             "spectra": self.spectra_,
             "log_likelihoods": self.log_likelihoods_,
             "converged": np.array(int(self.converged_)),
+            "n_iter": np.array(self.n_iter_),
             "image_shape": np.array(self.image_shape_),
         }
         return settings, arrays
@@ -354,9 +428,14 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
         height, width = (int(side) for side in arrays["image_shape"])
         layout = fold((height, width), zero_frequency=not model.zero_mean_patches)
         model._set(layout, model._given_parameters(arrays, layout, where))
+        if arrays["log_likelihoods"].ndim != 1:
+            raise ValueError(
+                f"{where}['log_likelihoods'] must have one axis; got shape {arrays['log_likelihoods'].shape}."
+            )
         model.log_likelihoods_ = arrays["log_likelihoods"]
         model.converged_ = bool(arrays["converged"])
-        model.n_iter_ = len(model.log_likelihoods_) - 1
+        model.n_iter_ = int(arrays["n_iter"])
+        model._online = None
         return model
 
     @property
@@ -373,6 +452,19 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
         tags.input_tags.two_d_array = False
         tags.input_tags.three_d_array = True
         return tags
+
+    def _check_settings(self):
+        _checks.positive_integer(self.n_components, "n_components")
+        _checks.positive_integer(self.max_iter, "max_iter")
+        _checks.non_negative(self.tol, "tol")
+        _checks.non_negative(self.variance_floor, "variance_floor")
+        Mechanism.checked(self.mechanism)
+
+    def _fold(self, X):
+        layout = fold(X.shape[1:], zero_frequency=not self.zero_mean_patches)
+        if layout.dimension == 0:
+            raise ValueError("X must hold images of at least 2 pixels with zero_mean_patches; got 1 x 1.")
+        return layout
 
     def _workers(self):
         return Workers(_checks.positive_integer(self.chunk_size, "chunk_size"))
@@ -443,13 +535,18 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
             )
         return Parameters(weights, spectra)
 
-    def _e_step(self, parameters, P, weight, layout, workers, mechanism):
+    def _statistics(self, parameters, P, weight, layout, workers, mechanism=None):
         slope, constant = coefficients(parameters, layout.multiplicity)
+        beta = 1.0 if mechanism is None else mechanism.beta
 
         def statistics(rows):
-            return e_step(slope, constant, P[rows], weight[rows], lambda resp: mechanism(resp, rows))
+            assign = None if mechanism is None else lambda resp: mechanism(resp, rows)
+            return e_step(slope, constant, P[rows], weight[rows], assign, beta)
 
-        total = workers.sum(statistics, len(P))
+        return workers.sum(statistics, len(P))
+
+    def _e_step(self, parameters, P, weight, layout, workers, mechanism):
+        total = self._statistics(parameters, P, weight, layout, workers, mechanism)
         return total, total.log_likelihood / total.weight
 
     def _m_step(self, statistics):

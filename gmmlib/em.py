@@ -120,32 +120,71 @@ class Mechanism:
 
     Parameters
     ----------
-    name : {"deterministic", "stochastic", "hard"}
+    setting : {"deterministic", "stochastic", "hard", "annealed"} or mapping
         All of them: EM proper.  One component drawn from each row's posteriors: stochastic EM (Celeux
         and Diebolt 1985), which can leave a poor optimum and does not settle.  The most probable
         component alone: classification EM (Celeux and Govaert 1992), which climbs the likelihood of
-        rows and labels together.
+        rows and labels together.  Posteriors raised to a power beta and normalised again:
+        deterministic annealing (Ueda and Nakano 1998), which is EM proper once beta has risen to 1.
+        At E-step t = 0, 1, ... it is ``min(1, start * rate^t)``; ``{"name": "annealed", "start": 0.1,
+        "rate": 1.2}`` is what "annealed" means, and other schedules are written like that.
     n_rows : int
     random_state : int, Generator, RandomState or None
         For the draws; they leave the stream of the start as it is.
+
+    Attributes
+    ----------
+    beta : float
+        The power of the E-step that `begin` made ready.  The log joints must be raised to it *before*
+        posteriors that cannot be seen in float64 are set to 0, so the E-step does it (`normalise` of
+        `gmmlib.posterior`), not the call.
     """
 
-    NAMES = ("deterministic", "stochastic", "hard")
+    NAMES = ("deterministic", "stochastic", "hard", "annealed")
+    START, RATE = 0.1, 1.2
 
-    def __init__(self, name, n_rows, random_state):
-        self.name = _checks.one_of(name, "mechanism", self.NAMES)
+    def __init__(self, setting, n_rows, random_state):
+        self.name, self._next_beta, self._rate = self.checked(setting)
         self.n_rows = n_rows
-        if name == "stochastic":
+        self.beta = 1.0
+        if self.name == "stochastic":
             self.rng = _checks.generator(random_state).spawn(1)[0]
+
+    @classmethod
+    def checked(cls, setting):
+        """Name, first beta and rate of a setting; ValueError if it is none."""
+        if not hasattr(setting, "keys"):
+            name = _checks.one_of(setting, "mechanism", cls.NAMES)
+            return (name, cls.START, cls.RATE) if name == "annealed" else (name, 1.0, 1.0)
+        if set(setting) != {"name", "start", "rate"} or setting["name"] != "annealed":
+            raise ValueError(
+                'mechanism must be a name, or a mapping {"name": "annealed", "start": ..., "rate": ...}; '
+                f"got {setting!r}."
+            )
+        start = _checks.non_negative(setting["start"], "mechanism['start']")
+        rate = _checks.non_negative(setting["rate"], "mechanism['rate']")
+        if not 0 < start <= 1 or rate <= 1:
+            raise ValueError(
+                "mechanism must start above 0 and at most at 1, and rise at a rate above 1; "
+                f"got a start of {start:g} and a rate of {rate:g}."
+            )
+        return "annealed", start, rate
+
+    @property
+    def settled(self):
+        """Whether the E-step is the last of its kind: no schedule changes the ones to come."""
+        return self.beta == 1.0
 
     def begin(self):
         """Draw for all rows of an E-step at once, so that chunks and threads change nothing."""
         if self.name == "stochastic":
             self.height = self.rng.random(self.n_rows)
+        self.beta = min(1.0, self._next_beta)
+        self._next_beta = self.beta * self._rate
 
     def __call__(self, resp, rows):
         """Change the posteriors (n, K) of a slice of rows in place."""
-        if self.name == "deterministic":
+        if self.name in ("deterministic", "annealed"):
             return
         if self.name == "hard":
             chosen = resp.argmax(axis=1)
@@ -170,7 +209,8 @@ def em(parameters, e_step, m_step, *, max_iter, tol, mechanism=None, callback=No
     max_iter : int
         Iterations at the most.
     tol : float
-        Stop when an iteration changes the mean log-likelihood by less; 0 never stops early.
+        Stop when an iteration changes the mean log-likelihood by less; 0 never stops early, and nor does
+        a mechanism that has not settled.
     mechanism : Mechanism, optional
         Made ready before each E-step, which applies it.
     callback : callable, optional
@@ -206,7 +246,8 @@ def em(parameters, e_step, m_step, *, max_iter, tol, mechanism=None, callback=No
             trace.append(float(log_likelihood))
             bar.set_postfix(nats=f"{log_likelihood:.4f}", refresh=False)
             stop = callback is not None and callback(parameters, trace)
-            converged = len(trace) > 1 and abs(trace[-1] - trace[-2]) < tol
+            settled = mechanism is None or mechanism.settled
+            converged = settled and len(trace) > 1 and abs(trace[-1] - trace[-2]) < tol
             if stop or converged or len(trace) > max_iter:
                 return parameters, Trace(np.array(trace), converged)
             parameters = m_step(statistics)

@@ -34,13 +34,13 @@ class FullGMM(DensityMixin, BaseEstimator):
     min_weight : float, optional
         A component whose weight falls below it is removed during EM.
     allow_missing : bool
-        Take NaN as missing in `score_samples`, `score`, `predict`, `predict_proba`, `log_joint` and
-        `impute`.
+        Take NaN as missing in `score_samples`, `score`, `predict`, `predict_proba`, `log_joint`,
+        `impute` and `sample_given`.
     warm_start : bool
         Start `fit` from the parameters of the fit before.
-    mechanism : {"deterministic", "stochastic", "hard"}
-        What the M-step is given: all posteriors, one component drawn from each row's, or the most
-        probable alone; see `gmmlib.em.Mechanism`.
+    mechanism : {"deterministic", "stochastic", "hard", "annealed"} or mapping
+        What the M-step is given: all posteriors, one component drawn from each row's, the most probable
+        alone, or posteriors of a temperature that falls; see `gmmlib.em.Mechanism`.
     random_state : int, Generator, RandomState or None
         Randomness of the start and of the stochastic mechanism.
     chunk_size : int
@@ -258,6 +258,40 @@ class FullGMM(DensityMixin, BaseEstimator):
             raise ValueError("impute needs allow_missing=True: only then is NaN a missing value.")
         return missing.impute(self._data(X, missing=True), self.weights_, self.means_, self.covariances_)
 
+    def sample_given(self, X, n_samples=1, random_state=None):
+        """Draw the missing values of each sample given what is observed of it, exactly.
+
+        A component is drawn from the posterior of what is observed, then the missing values from its
+        conditional Gaussian (`gmmlib.missing`).  A sample's randomness does not depend on what others miss.
+
+        Parameters
+        ----------
+        X : array-like, (N, D)
+            NaN is missing.  A sample without any comes back as it is; one of nothing else is drawn from
+            the mixture.
+        n_samples : int
+            Draws of each.
+        random_state : int, Generator, RandomState or None
+
+        Returns
+        -------
+        ndarray, (n_samples, N, D)
+            Observed values are those of X.  Its mean over many draws is what `impute` returns.
+
+        Raises
+        ------
+        ValueError
+            Without ``allow_missing=True``, or if an argument cannot be used.
+        """
+        check_is_fitted(self)
+        if not self.allow_missing:
+            raise ValueError("sample_given needs allow_missing=True: only then is NaN a missing value.")
+        n_samples = _checks.positive_integer(n_samples, "n_samples")
+        rng = _checks.generator(random_state)
+        return missing.sample(
+            self._data(X, missing=True), self.weights_, self.means_, self.covariances_, n_samples, rng
+        )
+
     def fit_predict(self, X, y=None, sample_weight=None):
         """Fit, and return the most probable component of each sample, (N,)."""
         return self.fit(X, sample_weight=sample_weight).predict(X)
@@ -269,10 +303,19 @@ class FullGMM(DensityMixin, BaseEstimator):
         rng = _checks.generator(random_state)
         counts = rng.multinomial(n_samples, self.weights_)
         labels = np.repeat(np.arange(len(counts)), counts)
-        X = rng.standard_normal((n_samples, self.n_features_in_))
-        for k in np.flatnonzero(counts):
+        return self._drawn(labels, rng), labels
+
+    def sample_components(self, labels, random_state=None):
+        """Draw a sample from each of the components `labels`, integers (N,): X (N, D)."""
+        check_is_fitted(self)
+        labels = _checks.components(labels, len(self.weights_))
+        return self._drawn(labels, _checks.generator(random_state))
+
+    def _drawn(self, labels, rng):
+        X = rng.standard_normal((len(labels), self.n_features_in_))
+        for k in np.unique(labels):
             X[labels == k] = X[labels == k] @ np.linalg.cholesky(self.covariances_[k]).T + self.means_[k]
-        return X, labels
+        return X
 
     def n_parameters(self):
         """Free parameters: weights, means if they are free, and covariances."""
@@ -362,7 +405,7 @@ class FullGMM(DensityMixin, BaseEstimator):
         if self.min_weight is not None and not 0 <= _checks.non_negative(self.min_weight, "min_weight") < 1:
             raise ValueError(f"min_weight must be below 1, a share of the weight; got {self.min_weight!r}.")
         _checks.one_of(self.means, "means", ("free", "zero"))
-        _checks.one_of(self.mechanism, "mechanism", Mechanism.NAMES)
+        Mechanism.checked(self.mechanism)
 
     def _workers(self):
         return Workers(_checks.positive_integer(self.chunk_size, "chunk_size"))

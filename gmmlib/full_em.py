@@ -22,7 +22,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import check_random_state
 from threadpoolctl import threadpool_limits
 
-from gmmlib import _checks, _kernels, triangular, whitening
+from gmmlib import _checks, _kernels, posterior, triangular, whitening
 from gmmlib.em import Mechanism, Workers
 
 EMPTY = 1e-10  # share of the weight below which a component has no samples left
@@ -191,10 +191,10 @@ def given(mapping, n_components, dimension, name):
     return weights, arrays["means"], arrays[form]
 
 
-def normalised(joint):
-    """Posteriors (n, K), in place, and log-likelihoods (n,) of log joints."""
+def normalised(joint, beta=1.0):
+    """Posteriors (n, K), in place and raised to beta, and log-likelihoods (n,) of log joints."""
     evidence = np.empty(len(joint))
-    _kernels.normalise(joint, np.zeros(joint.shape[1]), evidence)
+    posterior.normalise(joint, np.zeros(joint.shape[1]), evidence, beta)
     return joint, evidence
 
 
@@ -275,7 +275,9 @@ class Run:
             Y = self.Y[rows] if own else parameters.axes.turn(self.X[rows])
             resp, weight = self.resp[rows], self.weight[rows]
             guess = resp.argmax(axis=1) if guessed else None
-            _, evidence = normalised(whitening.log_joint(Y, parameters.whiteners, guess, out=resp))
+            beta = self.mechanism.beta  # what beta brings within reach must not be dropped
+            joint = whitening.log_joint(Y, parameters.whiteners, guess, out=resp, everything=beta < 1)
+            _, evidence = normalised(joint, beta)
             self.mechanism(resp, rows)
             if self.weighted:
                 resp *= weight[:, None]

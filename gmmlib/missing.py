@@ -9,6 +9,7 @@ Samples that miss the same coordinates share one factorisation a component.
 """
 
 import numpy as np
+from scipy.linalg import solve_triangular
 
 from gmmlib import posterior, whitening
 
@@ -51,4 +52,33 @@ def impute(X, weights, means, covariances):
             slope = W.T @ (W @ covariance[np.ix_(columns, ~columns)])
             expected += share[rows, k, None] * (mean[~columns] + (samples - mean[columns]) @ slope)
         filled[np.ix_(rows, ~columns)] = expected
+    return filled
+
+
+def sample(X, weights, means, covariances, n_samples, rng):
+    r"""Draw missing values of X (N, D) from their distribution given the observed ones, (n_samples, N, D).
+
+    The component is drawn from the posterior of the observed values.  With its covariance's Cholesky
+    factor, observed coordinates first, and white noise e, the missing values are
+
+    .. math:: x_m = \mu_m + L_{mo} L_{oo}^{-1} (x_o - \mu_o) + L_{mm} e,
+
+    whose covariance :math:`L_{mm} L_{mm}^\top` is the conditional one, without a difference of matrices.
+    """
+    X = np.asarray(X, dtype=np.float64)
+    share = posterior.proba(log_joint(X, weights, means, covariances))
+    chosen = np.stack([posterior.draw(share, rng) for _ in range(n_samples)])
+    filled = rng.standard_normal((n_samples, *X.shape))
+    for columns, rows in patterns(X):
+        there, gone = np.flatnonzero(columns), np.flatnonzero(~columns)
+        order, split = np.concatenate([there, gone]), len(there)
+        filled[:, rows[:, None], there] = X[np.ix_(rows, there)]
+        for k in np.unique(chosen[:, rows]) if len(gone) else ():
+            draw, n = np.nonzero(chosen[:, rows] == k)
+            n = rows[n]
+            L = np.linalg.cholesky(covariances[k][np.ix_(order, order)])
+            slope = solve_triangular(L[:split, :split], L[split:, :split].T, lower=True, trans=1)
+            places = draw[:, None], n[:, None], gone
+            apart = X[np.ix_(n, there)] - means[k][there]
+            filled[places] = means[k][gone] + apart @ slope + filled[places] @ L[split:, split:].T
     return filled

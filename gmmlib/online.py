@@ -11,6 +11,11 @@ import numpy as np
 STEP_POWER = 0.6
 
 
+def step_size(steps):
+    """How far the t-th step moves towards its batch: ``t^-0.6``, all the way at the first."""
+    return steps**-STEP_POWER
+
+
 class Moments(NamedTuple):
     """Moments of each component about a fixed centre, a unit of weight; those of batches add."""
 
@@ -32,7 +37,7 @@ def start(weights, means, covariances, reg_covar, steps):
 def step(moments, X, resp, weight):
     """Move towards a batch X (N, D) with weighted posteriors (N, K) of total weight `weight`."""
     steps = moments.steps + 1
-    eta = steps**-STEP_POWER
+    eta = step_size(steps)
     samples = X - moments.centre
     mass = (1 - eta) * moments.mass + eta * resp.sum(axis=0) / weight
     first = (1 - eta) * moments.first + eta * (resp.T @ samples) / weight

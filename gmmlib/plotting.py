@@ -110,6 +110,31 @@ def curves(x, lines, xlabel, ylabel, *, marker=None, xscale="linear"):
     return figure
 
 
+def trade_offs(runs, xlabels, ylabel):
+    """Draw one quantity against several others, a panel each, with a line through the runs of a name.
+
+    Parameters
+    ----------
+    runs : dict of str to array-like, (P + 1, R)
+        The P abscissas of R runs and, last, their ordinate; a line is left out where it is NaN.
+    xlabels : sequence of str, (P,)
+    ylabel : str
+    """
+    with style():
+        figure, panels = plt.subplots(1, len(xlabels), figsize=(7.2, 3.4), sharey=True)
+        for number, (name, values) in enumerate(runs.items()):
+            *abscissas, ordinate = np.asarray(values, dtype=np.float64)
+            look = {"ls": ["-", "--", ":", "-."][number % 4], "marker": "osD^v"[number % 5]}
+            look["color"] = plt.rcParams["axes.prop_cycle"].by_key()["color"][number]
+            for axes, x in zip(panels, abscissas, strict=True):
+                axes.plot(x, ordinate, label=name, **look)
+        for axes, xlabel in zip(panels, xlabels, strict=True):
+            axes.set_xlabel(xlabel)
+        panels[0].set_ylabel(ylabel)
+        figure.legend(*panels[-1].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return figure
+
+
 def bars(heights, xlabel, ylabel, reference=None, reference_label=None):
     """Draw one bar a component, counted from 1, and a line at a reference height."""
     with style():
@@ -122,6 +147,33 @@ def bars(heights, xlabel, ylabel, reference=None, reference_label=None):
         axes.margins(x=0.01)
         axes.set_xlabel(xlabel)
         axes.set_ylabel(ylabel)
+    return figure
+
+
+def named_bars(names, lengths, xlabel, *, errors=None, values=None):
+    """Draw one horizontal bar a name, the first on top.
+
+    Parameters
+    ----------
+    names : sequence of str, (G,)
+    lengths : array-like, (G,)
+    xlabel : str
+    errors : array-like, (G,), optional
+        Half lengths of error bars.
+    values : str, optional
+        How to write the length beside each bar, such as ``".1f"``.
+    """
+    with style():
+        figure, axes = plt.subplots(figsize=(7.2, 0.3 * len(names) + 0.6))
+        bars = axes.barh(range(len(names)), lengths, 0.7, xerr=errors, color="0.6", capsize=2)
+        if values is not None:
+            axes.bar_label(bars, [format(length, values) for length in lengths], padding=4)
+            axes.margins(x=0.1)
+        axes.set_yticks(range(len(names)), names)
+        axes.invert_yaxis()
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel(xlabel)
     return figure
 
 
@@ -217,13 +269,28 @@ def heat_maps(
     return figure
 
 
-def image_rows(images, labels):
-    """Draw labelled rows of images (R, M, H, W), each image in its own range of grey."""
+def image_rows(images, labels, *, titles=None, limits=None):
+    """Draw labelled rows of images (R, M, H, W).
+
+    Parameters
+    ----------
+    images : ndarray, (R, M, H, W)
+    labels : sequence of str, (R,)
+    titles : sequence of str, (M,), optional
+        Of the columns.
+    limits : (float, float), optional
+        Grey levels that are drawn black and white, for all images and for whatever is beyond them; by
+        default each image is drawn in its own range.
+    """
     rows, columns, height, width = images.shape
     tile = 6.4 / columns
     with style():
-        figure, axes = plt.subplots(figsize=(7.2, tile * rows * height / width + 0.1))
-        _draw_tiles(axes, images, labels)
+        head = 0.1 if titles is None else 0.3
+        figure, axes = plt.subplots(figsize=(7.2, tile * rows * height / width + head))
+        _draw_tiles(axes, images, labels, limits=limits)
+        if titles is not None:
+            axes.xaxis.tick_top()
+            axes.set_xticks(np.arange(columns) * (width + GAP) + (width - 1) / 2, titles)
     return figure
 
 
@@ -268,10 +335,14 @@ def mosaic(tiles):
     return sheet
 
 
-def _draw_tiles(axes, images, labels=None, cmap="gray"):
-    """Draw images (R, C, H, W), each in its own range, with or without a label a row."""
+def _draw_tiles(axes, images, labels=None, cmap="gray", limits=None):
+    """Draw images (R, C, H, W), each in its own range or all in one, with or without a label a row."""
     rows, _, height, _ = images.shape
-    axes.imshow(mosaic(unit_range(images)), cmap=cmap, vmin=0, vmax=1)
+    if limits is None:
+        tiles = unit_range(images)
+    else:
+        tiles = np.clip((images - limits[0]) / (limits[1] - limits[0]), 0, 1)
+    axes.imshow(mosaic(tiles), cmap=cmap, vmin=0, vmax=1)
     axes.set(xticks=[], yticks=[])
     if labels is not None:
         axes.set_yticks(np.arange(rows) * (height + GAP) + (height - 1) / 2, labels)

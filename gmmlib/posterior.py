@@ -7,6 +7,8 @@ What follows from it does not depend on the model, so it lives here.
 import numpy as np
 from scipy.special import expit, log_expit, logsumexp
 
+from gmmlib import _kernels
+
 
 def evidence(log_joint):
     """Log-likelihood of each row, (N,), in nats: log sum_k exp l[n, k]."""
@@ -51,6 +53,26 @@ def proba(log_joint):
 def log_proba(log_joint):
     """Log posteriors (N, K), accurate down to the smallest float even where the posterior rounds to 1."""
     return log_expit(log_odds(log_joint))
+
+
+def draw(proba, rng):
+    """Draw a component from each row of posteriors (N, K): integers (N,)."""
+    upto = np.cumsum(proba, axis=1)
+    height = rng.random(len(upto)) * upto[:, -1]
+    # Strictly below, so that a component of posterior 0 is never drawn.
+    return (upto <= height[:, None]).sum(axis=1)
+
+
+def normalise(joint, constants, evidence, beta=1.0):
+    """Turn log joints less constants (K,) into posteriors in place, raised to beta and normalised again.
+
+    Writes the log-likelihood of each row, to which beta does nothing, into `evidence` (n,).
+    """
+    heated = beta * (joint + constants) if beta < 1 else None
+    _kernels.normalise(joint, constants, evidence)
+    if beta < 1:
+        joint[...] = heated
+        _kernels.normalise(joint, np.zeros_like(constants), np.empty_like(evidence))
 
 
 def ranking(odds, count):

@@ -71,6 +71,50 @@ def standardised(log_joint):
     return np.divide(below, deviation, out=np.zeros_like(below), where=deviation > 0)
 
 
+def decode(code, kind):
+    r"""Posteriors of the components of a layer, from a code that was drawn rather than computed.
+
+    A drawn code need not be one that any log joints have, so each kind is taken to the nearest posteriors
+    that it can mean:
+
+    - ``"posterior"``: the nearest point of the simplex, in squared distance;
+    - ``"log_joint"``: :math:`\exp l_k / \sum_j \exp l_j`, the log joints less their evidence;
+    - ``"standardised_log_joint"``: all on the largest entry (the lowest index among equals).  The scale of
+      the log joints is lost; of images it is tens of nats and more, where posteriors are nearly 0 or 1.
+
+    Parameters
+    ----------
+    code : ndarray, (N, K)
+    kind : {"log_joint", "standardised_log_joint", "posterior"}
+
+    Returns
+    -------
+    ndarray, (N, K)
+        Rows sum to 1.
+    """
+    _checks.one_of(kind, "kind", CODES)
+    if kind == "posterior":
+        return nearest_on_simplex(code)
+    if kind == "log_joint":
+        return posterior.proba(code)
+    return np.eye(code.shape[1])[code.argmax(axis=1)]
+
+
+def nearest_on_simplex(vectors):
+    """Move each row (N, K) to the closest of the vectors that are nowhere negative and sum to 1.
+
+    References
+    ----------
+    Duchi, Shalev-Shwartz, Singer and Chandra (2008), ICML, for the closed form: subtract one number from
+    all coordinates, and cut at 0.
+    """
+    falling = -np.sort(-vectors, axis=1)
+    excess = (np.cumsum(falling, axis=1) - 1) / np.arange(1, vectors.shape[1] + 1)
+    positive = (falling > excess).sum(axis=1)
+    shift = excess[np.arange(len(vectors)), positive - 1]
+    return np.maximum(vectors - shift[:, None], 0.0)
+
+
 def _refuse_infinite(values, expected):
     bad = np.argwhere(~np.isfinite(values))
     if len(bad):
@@ -183,6 +227,44 @@ class StackedGMM(TransformerMixin, BaseEstimator):
         """Posterior of each top component, (N, K); rows sum to 1."""
         return self._top("predict_proba", X)
 
+    def sample(self, n_samples=1, random_state=None):
+        """Draw data of the lowest layer from the top down.
+
+        The top mixture draws a code of the layer below.  There the code is read as posteriors (`decode`), a
+        component is drawn from them, and from that component the code of the next layer below, or at the
+        bottom an image.
+
+        This is a chain of the layers, not the inverse of the way up: of a code no more comes down than one
+        component, and the image drawn from it has, as a rule, another code.  It cannot be exact, for a
+        stack defines no density of images, only one of codes (see `score`).  With the code
+        ``"posterior"`` a lower layer's components are drawn as often as the mean code says, which after EM
+        is their weights: the draws of all labels together are then nearly those of the lowest layer alone.
+
+        Parameters
+        ----------
+        n_samples : int
+        random_state : int, Generator, RandomState or None
+
+        Returns
+        -------
+        X : ndarray, (n_samples, H, W) or (n_samples, D)
+            Grouped by component of the top layer.
+        labels : ndarray, (n_samples,)
+            That component.
+
+        Raises
+        ------
+        ValueError
+            If a layer below the top has no method ``sample_components``, or an argument cannot be used.
+        """
+        check_is_fitted(self)
+        self._check_sampleable()
+        rng = _checks.generator(random_state)
+        X, labels = self.layers_[-1].sample(n_samples, rng)
+        for layer, kind in zip(self.layers_[-2::-1], self.codes_[-2::-1], strict=True):
+            X = layer.sample_components(posterior.draw(decode(X, kind), rng), rng)
+        return X, labels
+
     def save(self, path):
         """Write the fitted stack to one npz file, whole or not at all.
 
@@ -267,6 +349,15 @@ class StackedGMM(TransformerMixin, BaseEstimator):
     def _top(self, method, X):
         X = self._below_top(X)
         return getattr(self.layers_[-1], method)(X)
+
+    def _check_sampleable(self):
+        for number, layer in enumerate(self.layers_):
+            method = "sample_components" if number < len(self.layers_) - 1 else "sample"
+            if not hasattr(layer, method):
+                raise ValueError(
+                    f"layers_[{number}] must have a method {method} to be sampled; got {layer!r}. "
+                    "ConvolutionalGMM and FullGMM have one."
+                )
 
     def _state(self):
         """Settings and arrays that make the fitted stack again."""

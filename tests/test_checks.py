@@ -14,6 +14,11 @@ ONE_BAD = np.zeros((3, 2, 2), dtype=np.float32)
 ONE_BAD[1, 0, 1] = -np.inf
 
 MESSAGES = [
+    (
+        _checks.components,
+        ([0, 5, 4], 4),
+        "labels must be components of the fitted mixture, 0 to 3; got 5 at index 1. Components count from 0.",
+    ),
     (_checks.positive_integer, (0, "side"), "side must be a positive integer; got 0."),
     (_checks.positive_integer, (-3, "count"), "count must be a positive integer; got -3."),
     (_checks.positive_integer, (2.0, "side"), "side must be a positive integer; got 2.0."),
@@ -25,6 +30,12 @@ MESSAGES = [
     (_checks.non_negative, (float("inf"), "tol"), "tol must be a finite number >= 0; got inf."),
     (_checks.non_negative, ("1", "tol"), "tol must be a finite number >= 0; got '1'."),
     (_checks.non_negative, (False, "tol"), "tol must be a finite number >= 0; got False."),
+    (_checks.positive, (0, "softness"), "softness must be a finite number > 0; got 0."),
+    (_checks.positive, (-1.5, "softness"), "softness must be a finite number > 0; got -1.5."),
+    (_checks.positive, (float("nan"), "softness"), "softness must be a finite number > 0; got nan."),
+    (_checks.positive, (float("inf"), "softness"), "softness must be a finite number > 0; got inf."),
+    (_checks.positive, ("1", "softness"), "softness must be a finite number > 0; got '1'."),
+    (_checks.positive, (True, "softness"), "softness must be a finite number > 0; got True."),
     (
         _checks.generator,
         (-1,),
@@ -142,9 +153,11 @@ def test_any_kind_of_integer_is_a_count(value):
 
 @pytest.mark.parametrize("value", [0, 1, 0.5, np.float32(0.5), np.int64(2)])
 def test_any_kind_of_real_is_a_number(value):
-    result = _checks.non_negative(value, "tol")
-    assert type(result) is float
-    assert result == value
+    checks = [_checks.non_negative, _checks.positive] if value else [_checks.non_negative]
+    for check in checks:
+        result = check(value, "tol")
+        assert type(result) is float
+        assert result == value
 
 
 def test_a_generator_is_used_as_it_is():

@@ -470,6 +470,21 @@ def test_labels_come_in_proportion_and_in_groups():
     assert_array_equal(labels, np.sort(labels))
 
 
+def test_samples_of_given_components_have_their_spectra():
+    full = full_spectra((3, 5))
+    model = planted(WEIGHTS, full)
+    labels = np.random.default_rng(1).permutation(np.repeat([0, 1, 2], 5000))
+    x = model.sample_components(labels, 0)
+    assert x.shape == (15_000, 3, 5)
+    assert energy_off(model, x, labels, full) < 5
+    assert energy_off(model, x, np.roll(labels, 1), full) > 5  # negative control
+    message = (
+        "labels must be components of the fitted mixture, 0 to 2; got 3 at index 1. Components count from 0."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        model.sample_components([0, 3])
+
+
 def test_the_same_seed_draws_the_same_sample():
     model = planted(WEIGHTS, full_spectra((3, 5)))
     (x, labels), (y, others), (z, _) = (model.sample(20, seed) for seed in (4, 4, 5))

@@ -781,6 +781,27 @@ def test_samples_have_the_moments_they_were_drawn_from():
     assert_array_equal(labels, np.sort(labels))
 
 
+def test_samples_of_given_components_have_their_moments():
+    weights, means, covariances = oracles.gaussians(3, 4)
+    labels = np.random.default_rng(1).permutation(np.repeat([0, 1, 2], 10_000))
+    x = planted(weights, means, covariances).sample_components(labels, 0)
+    assert moments_off(x, labels, means, covariances) < 5
+    assert moments_off(x, np.roll(labels, 1), means, covariances) > 5  # negative control
+
+
+def test_a_sample_is_one_of_given_components():
+    model = planted(*oracles.gaussians(3, 4))
+    first, second = np.random.default_rng(4), np.random.default_rng(4)
+    x, labels = model.sample(20, first)
+    second.multinomial(20, model.weights_)
+    assert_array_equal(model.sample_components(labels, second), x)
+    message = (
+        "labels must be components of the fitted mixture, 0 to 2; got 3 at index 1. Components count from 0."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        model.sample_components([0, 3])
+
+
 def test_the_same_seed_draws_the_same_sample():
     model = planted(*oracles.gaussians(3, 4))
     (x, labels), (y, others), (z, _) = (model.sample(20, seed) for seed in (4, 4, 5))
@@ -1035,7 +1056,12 @@ def test_nothing_works_before_a_fit(method):
 
 def test_what_needs_no_data_needs_a_fit_too(tmp_path):
     model = FullGMM(2)
-    for call in (model.sample, model.n_parameters, lambda: model.save(tmp_path / "model.npz")):
+    for call in (
+        model.sample,
+        lambda: model.sample_components([0]),
+        model.n_parameters,
+        lambda: model.save(tmp_path / "model.npz"),
+    ):
         with pytest.raises(NotFittedError, match="This FullGMM instance is not fitted yet"):
             call()
     assert not list(tmp_path.iterdir())

@@ -144,7 +144,7 @@ def test_weights_of_rows_count_after_the_draw():
 def test_a_mechanism_that_is_none_is_refused(value):
     for model, x in models(value):
         with pytest.raises(
-            ValueError, match='mechanism must be "deterministic", "stochastic" or "hard"; got'
+            ValueError, match='mechanism must be "deterministic", "stochastic", "hard" or "annealed"; got'
         ):
             model.fit(x)
 
@@ -153,3 +153,176 @@ def test_files_keep_the_mechanism(tmp_path):
     for model, x in models("hard"):
         model.fit(x).save(tmp_path / "model.npz")
         assert type(model).load(tmp_path / "model.npz").mechanism == "hard"
+
+
+# Deterministic annealing
+
+SCHEDULE = {"name": "annealed", "start": 0.2, "rate": 1.5}
+
+
+def annealed_joint(model, x, beta):
+    """Posteriors of log joints times beta, from dense densities and at full length."""
+    if isinstance(model, ConvolutionalGMM):
+        full = np.stack([oracles.full_from_half(half, x.shape[2]) for half in model.spectra_])
+        joint = oracles.log_joint(x, model.weights_, full)
+    else:
+        joint = oracles.gaussian_log_joint(x, model.weights_, model.means_, model.covariances_)
+    return oracles.posteriors(beta * joint)
+
+
+def annealed_runs(**settings):
+    """One of each family from a given start, the scale such that many posteriors are below exp(-40)."""
+    rng = np.random.default_rng(3)
+    x = 6.0 * images()
+    spectra = np.stack([oracles.full_powers(rng.standard_normal((1, 3, 4)))[0] + 0.5 for _ in range(3)])
+    start = {"weights": np.array([0.2, 0.3, 0.5]), "spectra": spectra[..., :3]}
+    yield ConvolutionalGMM(3, init=start, variance_floor=0.0, **settings), x
+    covariances = np.stack([np.eye(12) * scale for scale in (0.5, 1.0, 2.0)])
+    start = {"weights": start["weights"], "means": rng.standard_normal((3, 12)), "covariances": covariances}
+    yield FullGMM(3, init=start, tol=0.0, reg_covar=1e-3, **settings), x.reshape(120, -1)
+
+
+@pytest.mark.parametrize("beta", [0.02, 0.1])
+def test_an_annealed_step_is_that_of_dense_posteriors_to_the_power(beta):
+    setting = {"name": "annealed", "start": beta, "rate": 1.1}
+    began = annealed_runs(callback=lambda model, iteration: True)
+    for (model, x), (start, _) in zip(annealed_runs(mechanism=setting, max_iter=1), began, strict=True):
+        start.fit(x)
+        plain = start.predict_proba(x)
+        resp = annealed_joint(start, x, beta)
+        lost = resp[(plain < np.exp(-40))]
+        assert lost.max() > 1e-3  # negative control: what EM drops comes back
+        model.fit(x)
+        assert_allclose(model.weights_, resp.mean(axis=0), rtol=1e-9)
+        if isinstance(model, FullGMM):
+            _, means, covariances = oracles.gaussian_m_step(x, resp, 1e-3)
+            assert_allclose(model.means_, means, rtol=1e-8)
+            assert_allclose(model.covariances_, covariances, rtol=1e-8, atol=1e-10)
+        else:
+            power = np.einsum("nk,nhw->khw", resp, oracles.full_powers(x)) / resp.sum(axis=0)[:, None, None]
+            assert_allclose(model.spectra_, power[..., :3], rtol=1e-9)
+        # The trace is of the likelihood itself, at beta = 1.
+        assert_allclose(model.log_likelihoods_, [start.score(x), model.score(x)], rtol=1e-10)
+
+
+def test_annealing_in_many_dimensions_drops_no_component():
+    rng = np.random.default_rng(0)
+    x = 3.0 * rng.standard_normal((150, 90))  # more than one block of coordinates
+    start = {
+        "weights": np.full(3, 1 / 3),
+        "means": rng.standard_normal((3, 90)),
+        "covariances": np.stack([np.eye(90)] * 3),
+    }
+    setting = {"name": "annealed", "start": 0.01, "rate": 1.1}
+    model = FullGMM(3, init=start, mechanism=setting, max_iter=1, reg_covar=1e-2).fit(x)
+    joint = oracles.gaussian_log_joint(x, *start.values())
+    assert (np.ptp(joint, axis=1) > 40).any()
+    resp = oracles.posteriors(0.01 * joint)
+    assert_allclose(model.weights_, resp.mean(axis=0), rtol=1e-9)
+
+
+def test_beta_rises_to_one_and_stays():
+    mechanism = Mechanism(SCHEDULE, 4, None)
+    betas, settled = [], []
+    for _ in range(7):
+        mechanism.begin()
+        betas.append(mechanism.beta)
+        settled.append(mechanism.settled)
+    assert_allclose(betas, [0.2, 0.3, 0.45, 0.675, 1, 1, 1], rtol=1e-12)
+    assert settled == [False] * 4 + [True] * 3
+    plain = Mechanism("annealed", 4, None)
+    plain.begin()
+    assert plain.beta == 0.1
+    plain.begin()
+    assert_allclose(plain.beta, 0.12)
+
+
+def test_once_beta_is_one_every_step_climbs():
+    for model, x in annealed_runs(mechanism=SCHEDULE, max_iter=30):
+        model.fit(x)
+        # The ridge of FullGMM is not part of the likelihood, which it may lower in the eighth digit.
+        assert np.diff(model.log_likelihoods_[4:]).min() > -1e-7
+        assert model.log_likelihoods_[-1] > model.log_likelihoods_[4]
+
+
+def test_a_start_at_one_is_em():
+    setting = {"name": "annealed", "start": 1.0, "rate": 2.0}
+    for (model, x), (plain, _) in zip(
+        annealed_runs(mechanism=setting, max_iter=4), annealed_runs(max_iter=4), strict=True
+    ):
+        assert_array_equal(model.fit(x).log_likelihoods_, plain.fit(x).log_likelihoods_)
+
+
+def test_at_a_fixed_beta_the_free_energy_climbs():
+    """(1/beta) log sum_k exp(beta l_k) is what steps at one beta ascend (Ueda and Nakano 1998)."""
+    beta = 0.3
+    setting = {"name": "annealed", "start": beta, "rate": 1 + 1e-12}
+    for model, x in annealed_runs(mechanism=setting, max_iter=12):
+        energies = []
+        model.callback = lambda m, i, x=x, energies=energies: energies.append(
+            np.log(np.exp(beta * (m.log_joint(x) + 50)).sum(axis=1)).mean() / beta
+        )
+        # The weights' M-step is that of the expected log joint, so the energy includes them.
+        model.set_params(**({"reg_covar": 1e-12} if isinstance(model, FullGMM) else {})).fit(x)
+        oracles.assert_never_falls(energies)
+        assert energies[-1] > energies[0]
+
+
+def test_tolerance_waits_for_the_schedule():
+    for model, x in annealed_runs(mechanism=SCHEDULE, max_iter=50):
+        model.set_params(tol=1e9).fit(x)
+        assert model.n_iter_ == 4  # E-steps 0 to 3 have beta below 1
+        assert model.converged_
+
+
+def test_annealing_forgets_a_bad_start():
+    x = images(400)
+    start = {
+        "weights": np.array([0.5, 0.5]),
+        "spectra": np.stack([np.full((3, 3), 1e-4), np.full((3, 3), 9.0)]),
+    }
+    best = ConvolutionalGMM(2, random_state=0, max_iter=100).fit(x).score(x)
+    annealed = ConvolutionalGMM(2, init=start, mechanism=SCHEDULE, max_iter=100).fit(x)
+    assert annealed.score(x) > best - 0.01
+
+
+def test_files_keep_the_schedule(tmp_path):
+    for model, x in models(SCHEDULE):
+        model.fit(x).save(tmp_path / "model.npz")
+        assert type(model).load(tmp_path / "model.npz").mechanism == SCHEDULE
+
+
+@pytest.mark.parametrize(
+    ("setting", "text"),
+    [
+        (
+            {"name": "hard", "start": 0.1, "rate": 2.0},
+            'mechanism must be a name, or a mapping {"name": "annealed", "start": ..., "rate": ...}; '
+            "got {'name': 'hard', 'start': 0.1, 'rate': 2.0}.",
+        ),
+        (
+            {"name": "annealed"},
+            'mechanism must be a name, or a mapping {"name": "annealed", "start": ..., "rate": ...}; '
+            "got {'name': 'annealed'}.",
+        ),
+        (
+            {"name": "annealed", "start": 0.0, "rate": 2.0},
+            "mechanism must start above 0 and at most at 1, and rise at a rate above 1; "
+            "got a start of 0 and a rate of 2.",
+        ),
+        (
+            {"name": "annealed", "start": 0.5, "rate": 1.0},
+            "mechanism must start above 0 and at most at 1, and rise at a rate above 1; "
+            "got a start of 0.5 and a rate of 1.",
+        ),
+        (
+            {"name": "annealed", "start": "low", "rate": 2.0},
+            "mechanism['start'] must be a finite number >= 0; got 'low'.",
+        ),
+    ],
+)
+def test_a_schedule_that_is_none_is_refused(setting, text):
+    for model, x in models(setting):
+        with pytest.raises(ValueError) as caught:  # noqa: PT011
+            model.fit(x)
+        assert str(caught.value) == text

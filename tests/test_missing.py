@@ -134,7 +134,7 @@ def test_nan_is_refused_unless_it_is_allowed(method):
 
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf])
-@pytest.mark.parametrize("method", [*METHODS, "impute"])
+@pytest.mark.parametrize("method", [*METHODS, "impute", "sample_given"])
 def test_infinity_is_always_refused(method, value):
     parameters, _ = holes(2)
     with pytest.raises(ValueError) as caught:  # noqa: PT011
@@ -165,3 +165,111 @@ def test_impute_without_allow_missing_says_what_it_needs():
     with pytest.raises(ValueError) as caught:  # noqa: PT011
         planted(*parameters, allow_missing=False).impute(x)
     assert str(caught.value) == "impute needs allow_missing=True: only then is NaN a missing value."
+
+
+# Draws
+
+
+def dense_conditional(row, weights, means, covariances):
+    """Mean (M,) and covariance (M, M) of what a row misses, by Bayes' rule and blocks of the precisions."""
+    gone, there = np.flatnonzero(np.isnan(row)), np.flatnonzero(~np.isnan(row))
+    share = oracles.posteriors(oracles.observed_log_joint(row[None], weights, means, covariances))[0]
+    centres, spreads = [], []
+    for mean, precision in zip(means, np.linalg.inv(covariances), strict=True):
+        spread = np.linalg.inv(precision[np.ix_(gone, gone)])
+        pull = precision[np.ix_(gone, there)] @ (row[there] - mean[there])
+        centres.append(mean[gone] - spread @ pull)
+        spreads.append(spread)
+    mean = share @ np.array(centres)
+    apart = np.array(centres) - mean
+    return mean, np.einsum("k,kij->ij", share, spreads) + np.einsum("k,ki,kj->ij", share, apart, apart)
+
+
+@pytest.mark.parametrize("n_components", [1, 3])
+def test_draws_have_the_moments_of_the_conditional_mixture(n_components):
+    parameters, x = holes(n_components, n=8)
+    n_samples = 20_000
+    draws = planted(*parameters).sample_given(x, n_samples, 0)
+    assert draws.shape == (n_samples, *x.shape)
+    compared = 0
+    for row, drawn in zip(x, draws.transpose(1, 0, 2), strict=True):
+        gone = np.isnan(row)
+        if not gone.any():
+            continue
+        mean, covariance = dense_conditional(row, *parameters)
+        centred = drawn[:, gone] - mean
+        # Standard errors from the draws' own spread, which the products' fourth moments enter.
+        error = centred.std(axis=0) / np.sqrt(n_samples)
+        assert (np.abs(centred.mean(axis=0)) < 5 * error).all()
+        products = centred[:, :, None] * centred[:, None, :]
+        error = products.std(axis=0) / np.sqrt(n_samples)
+        assert (np.abs(products.mean(axis=0) - covariance) < 5 * error).all()
+        compared += gone.sum()
+    assert compared > 10
+
+
+def test_a_draw_is_distributed_as_the_conditional_and_not_only_in_its_moments():
+    """Two narrow components that share what is observed: draws lie near one mean or the other."""
+    means, covariances = np.array([[0.0, -5.0], [0.0, 5.0]]), np.stack([0.01 * np.eye(2)] * 2)
+    model = planted(np.array([0.3, 0.7]), means, covariances)
+    draws = model.sample_given([[0.0, np.nan]], 4000, 1)[:, 0, 1]
+    assert np.abs(np.abs(draws) - 5).max() < 0.6
+    assert abs((draws > 0).mean() - 0.7) < 5 * np.sqrt(0.21 / 4000)
+
+
+def test_many_draws_average_to_what_impute_returns():
+    parameters, x = holes(3, n=10)
+    model = planted(*parameters)
+    draws = model.sample_given(x, 10_000, 3)
+    error = draws.std(axis=0) / 100
+    assert (np.abs(draws.mean(axis=0) - model.impute(x)) <= 5 * error + 1e-12).all()
+
+
+def test_observed_values_stay_to_the_last_bit_and_the_argument_is_left_alone():
+    parameters, x = holes(3)
+    before = x.copy()
+    draws = planted(*parameters).sample_given(x, 3, 0)
+    there = ~np.isnan(x)
+    for drawn in draws:
+        assert_array_equal(drawn[there], x[there])
+    assert_array_equal(draws[:, 0], np.stack([x[0]] * 3))  # a whole sample
+    assert np.isfinite(draws).all()
+    assert (draws[0] != draws[1])[~there].all()
+    assert_array_equal(x, before)
+
+
+def test_a_sample_of_which_nothing_is_known_is_drawn_from_the_mixture():
+    parameters, x = holes(3)
+    draws = planted(*parameters).sample_given(x[1:2], 20_000, 0)[:, 0]
+    weights, means, covariances = parameters
+    centred = draws - weights @ means
+    apart = means - weights @ means
+    whole = np.einsum("k,kij->ij", weights, covariances) + np.einsum("k,ki,kj->ij", weights, apart, apart)
+    products = centred[:, :, None] * centred[:, None, :]
+    assert (np.abs(products.mean(axis=0) - whole) < 5 * products.std(axis=0) / np.sqrt(20_000)).all()
+
+
+def test_a_seed_fixes_the_draws_and_other_samples_do_not_change_them():
+    parameters, x = holes(3)
+    model = planted(*parameters)
+    draws = model.sample_given(x, 2, 7)
+    assert_array_equal(model.sample_given(x, 2, 7), draws)
+    assert np.abs(model.sample_given(x, 2, 8) - draws).max() > 0.1
+    other = x.copy()
+    other[5:] = 1.0
+    assert_allclose(model.sample_given(other, 2, 7)[:, :5], draws[:, :5], rtol=1e-12)
+    assert model.sample_given(x).shape == (1, *x.shape)
+
+
+def test_draws_without_allow_missing_say_what_they_need():
+    parameters, x = holes(2)
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        planted(*parameters, allow_missing=False).sample_given(x)
+    assert str(caught.value) == "sample_given needs allow_missing=True: only then is NaN a missing value."
+
+
+def test_no_draws_are_refused():
+    parameters, x = holes(2)
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        planted(*parameters).sample_given(x, 0)
+    assert str(caught.value) == "n_samples must be a positive integer; got 0."

@@ -198,3 +198,11 @@ def test_drawing_leaves_the_callers_settings_alone():
     before = dict(mpl.rcParams)
     plotting.bars([1.0], "k", "%")
     assert dict(mpl.rcParams) == before
+
+
+def test_named_bars_run_downwards_and_say_their_length():
+    axes = plotting.named_bars(["first", "second"], [3.0, 1.25], "%", errors=[0.5, 0], values=".1f").axes[0]
+    assert [bar.get_width() for bar in axes.patches] == [3.0, 1.25]
+    assert (names(axes.yaxis), axes.get_xlabel()) == (["first", "second"], "%")
+    assert axes.yaxis.get_inverted()
+    assert [text.get_text() for text in axes.texts] == ["3.0", "1.2"]

@@ -104,3 +104,20 @@ def test_ranking_takes_the_lower_row_among_equals():
 
 def test_no_rows_give_no_posteriors():
     assert posterior.proba(np.empty((0, 3))).shape == (0, 3)
+
+
+def test_components_are_drawn_in_proportion_to_their_posteriors():
+    proba = np.array([[0.2, 0.0, 0.5, 0.3], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.5, 0.5]])
+    n, rng = 20_000, np.random.default_rng(0)
+    drawn = posterior.draw(np.repeat(proba, n, axis=0), rng).reshape(3, n)
+    for row, expected in zip(drawn, proba, strict=True):
+        shares = np.bincount(row, minlength=4) / n
+        assert (np.abs(shares - expected) <= 5 * np.sqrt(expected * (1 - expected) / n)).all()
+
+
+def test_a_draw_of_zero_takes_the_first_component_that_is_possible():
+    class Lowest:
+        def random(self, n):
+            return np.zeros(n)
+
+    assert_array_equal(posterior.draw(np.array([[0.0, 0.4, 0.6], [1.0, 0.0, 0.0]]), Lowest()), [1, 0])

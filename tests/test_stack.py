@@ -21,7 +21,7 @@ from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import check_estimator
 
 from gmmlib import ConvolutionalGMM, FullGMM, StackedGMM, storage
-from gmmlib.stack import CODES, encode, standardised
+from gmmlib.stack import CODES, decode, encode, nearest_on_simplex, standardised
 from gmmlib.storage import ModelFileError
 from tests import oracles
 
@@ -332,6 +332,154 @@ def test_codes_count_at_the_next_fit(stack):
     stack.set_params(codes="log_joint")
     assert_allclose(stack.transform(IMAGES).sum(axis=1), 1.0)
     assert_array_equal(stack.fit(IMAGES).transform(IMAGES), stack.log_joint(IMAGES))
+
+
+# Samples
+
+
+def planted(weights, means, covariances):
+    """A full mixture that holds these parameters: stopped before its first iteration."""
+    init = {"weights": weights, "means": means, "covariances": covariances}
+    x = oracles.draw(20, np.asarray(weights), np.asarray(means), np.asarray(covariances))
+    return FullGMM(len(weights), init=init, callback=lambda model, iteration: True).fit(x)
+
+
+def assembled(*layers, codes):
+    """A fitted stack of fitted layers."""
+    stack = StackedGMM(layers, codes)
+    stack.layers_, stack.codes_ = list(layers), (codes,) * len(layers)
+    return stack
+
+
+MEANING = {
+    "posterior": lambda gap: np.clip((gap + 1) / 2, 0, 1),
+    "log_joint": lambda gap: 1 / (1 + np.exp(-gap)),
+    "standardised_log_joint": lambda gap: (gap > 0).astype(float),
+}
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_a_lower_component_is_drawn_as_often_as_quadrature_says(code):
+    """Of two lower components, far apart; what a code (a, b) means depends on a - b, a Gaussian, alone."""
+    below = planted([0.5, 0.5], [[-100.0], [100.0]], [[[1.0]], [[1.0]]])
+    means = np.array([[0.7, 0.3], [0.1, 0.8]])
+    covariances = np.array([[[0.2, 0.05], [0.05, 0.3]], [[0.5, -0.1], [-0.1, 0.1]]])
+    n = 20_000
+    stack = assembled(below, planted([0.4, 0.6], means, covariances), codes=code)
+    x, labels = stack.sample(n, 0)
+    assert x.shape == (n, 1)
+    assert_array_equal(labels, np.sort(labels))
+    grid = np.linspace(-8, 8, 20_001)
+    for k, share in enumerate([0.4, 0.6]):
+        assert abs((labels == k).mean() - share) < 5 * np.sqrt(0.24 / n)
+        mean, C = means[k] @ [1, -1], covariances[k]
+        gap = mean + np.sqrt(C[0, 0] + C[1, 1] - 2 * C[0, 1]) * grid
+        expected = (MEANING[code](gap) * np.exp(-(grid**2) / 2)).sum() / np.exp(-(grid**2) / 2).sum()
+        drawn = (x[labels == k] < 0).mean()
+        assert 0.1 < expected < 0.9
+        assert abs(drawn - expected) < 5 * np.sqrt(expected * (1 - expected) / (labels == k).sum())
+    assert abs(np.abs(x).mean() - 100) < 5 / np.sqrt(n)  # and drawn from that component's Gaussian
+    assert abs(np.abs(x).std() - 1) < 5 / np.sqrt(2 * n)
+
+
+def test_draws_go_through_every_layer():
+    """One-hot codes without noise: which bottom component belongs to which top one is known."""
+    tiny = 1e-8 * np.eye(2)
+    below = planted([0.5, 0.5], [[-9.0], [9.0]], [[[1.0]], [[1.0]]])
+    swap = planted([0.5, 0.5], [[0.0, 1.0], [1.0, 0.0]], [tiny, tiny])
+    top = planted([0.3, 0.7], [[1.0, 0.0], [0.0, 1.0]], [tiny, tiny])
+    x, labels = assembled(below, swap, top, codes="posterior").sample(400, 0)
+    assert_array_equal(x[:, 0] > 0, labels == 0)
+    x, labels = assembled(below, top, codes="posterior").sample(400, 0)
+    assert_array_equal(x[:, 0] < 0, labels == 0)
+
+
+def test_samples_are_images_where_the_lowest_layer_takes_images(stack):
+    x, labels = stack.sample(50, 3)
+    assert x.shape == (50, *SHAPE)
+    assert np.isfinite(x).all()
+    assert set(labels) == {0, 1}
+    again, other = stack.sample(50, 3), stack.sample(50, 4)
+    assert_array_equal(again[0], x)
+    assert_array_equal(again[1], labels)
+    assert (other[0] != x).any()
+    assert stack.sample()[0].shape == (1, *SHAPE)
+
+
+def test_one_layer_draws_what_the_layer_draws():
+    stack = fit(lowest())
+    for one, other in zip(stack.sample(30, 5), stack.layers_[0].sample(30, 5), strict=True):
+        assert_array_equal(one, other)
+
+
+def test_a_frozen_layer_draws_too():
+    below = lowest().fit(IMAGES)
+    frozen = fit(FrozenEstimator(below), upper())
+    assert_array_equal(frozen.sample(9, 0)[0], fit(lowest(), upper()).sample(9, 0)[0])
+
+
+def test_a_stack_of_posteriors_draws_the_lowest_components_in_proportion():
+    """The mean code of a fitted top mixture is that of its data: no component is lost or gained."""
+    stack = fit(lowest(max_iter=30), upper(3, max_iter=30))
+    drawn = stack.layers_[1].sample(40_000, 0)[0]
+    shares = decode(drawn, "posterior").mean(axis=0)
+    assert_allclose(shares, stack.encodings(IMAGES)[0].mean(axis=0), atol=0.03)
+
+
+def test_a_layer_that_cannot_draw_is_named(stack):
+    class Silent:
+        def __repr__(self):
+            return "Silent()"
+
+    broken = assembled(Silent(), stack.layers_[1], codes="posterior")
+    message = (
+        "layers_[0] must have a method sample_components to be sampled; got Silent(). "
+        "ConvolutionalGMM and FullGMM have one."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        broken.sample()
+    with pytest.raises(NotFittedError, match="This StackedGMM instance is not fitted yet"):
+        StackedGMM([lowest()]).sample()
+    with pytest.raises(ValueError, match=r"^n_samples must be a positive integer; got 0\.$"):
+        stack.sample(0)
+
+
+# The way down
+
+
+@pytest.mark.parametrize("n_components", [1, 2, 5])
+def test_the_nearest_point_of_the_simplex_satisfies_the_conditions_of_optimality(n_components):
+    """p is nearest to v if v - p is constant where p > 0 and not above that constant where p is 0."""
+    v = 2 * np.random.default_rng(0).standard_normal((300, n_components))
+    p = nearest_on_simplex(v)
+    assert_allclose(p.sum(axis=1), 1, rtol=1e-12)
+    assert (p >= 0).all()
+    cut = 0
+    for row, point in zip(v, p, strict=True):
+        constants = (row - point)[point > 0]
+        assert_allclose(constants, constants[0], atol=1e-12)
+        assert ((row - point)[point == 0] <= constants[0] + 1e-12).all()
+        cut += (point == 0).any()
+    assert n_components == 1 or cut > 50
+    assert_allclose(nearest_on_simplex(p), p, atol=1e-15)
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_decoding_a_computed_code_gives_its_posteriors(code):
+    joint = 50 * np.random.default_rng(1).standard_normal((60, 6))
+    expected = by_loops(joint - joint.max(axis=1, keepdims=True), "posterior")
+    found = decode(encode(joint, code), code)
+    if code == "standardised_log_joint":
+        expected = expected.round() * (expected.max(axis=1, keepdims=True) > 0.99)
+        found = found * (expected.max(axis=1, keepdims=True) > 0.99)
+        assert expected.sum() > 30
+    assert_allclose(found, expected, atol=1e-12)
+
+
+def test_an_unknown_code_cannot_be_decoded():
+    message = 'kind must be "log_joint", "standardised_log_joint" or "posterior"; got \'entropy\'.'
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        decode(np.zeros((1, 2)), "entropy")
 
 
 # Messages
@@ -747,7 +895,7 @@ def test_a_file_without_layers_is_refused(path):
         ({"1.means": np.zeros(3)}, "not enough values to unpack"),
         ({"1.n_iter": np.zeros(2)}, "only "),
         ({"1.converged": np.zeros(2)}, "The truth value of an array"),
-        ({"0.log_likelihoods": np.array(1.0)}, ""),
+        ({"0.log_likelihoods": np.array(1.0)}, "{path}[0]['log_likelihoods'] must have one axis; got "),
         ({"0.image_shape": np.array([np.inf, 5.0])}, "cannot convert float infinity to integer"),
         ({"0.image_shape": np.array([0, 5])}, ""),
         ({"0.image_shape": np.array([-4, 5])}, ""),

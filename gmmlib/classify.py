@@ -1,0 +1,293 @@
+"""A density a class, and Bayes' rule: any density estimator makes a classifier.
+
+Classes compare only if their densities are of the same variables in the same units, so whatever changes
+the rows on their way to a density must be the same for all classes.
+"""
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
+from sklearn.utils import get_tags
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, has_fit_parameter, validate_data
+
+from gmmlib import _checks, posterior, storage
+from gmmlib.convolutional import ConvolutionalGMM
+from gmmlib.full import FullGMM
+from gmmlib.stack import StackedGMM
+
+STORABLE = {density.__name__: density for density in (ConvolutionalGMM, FullGMM, StackedGMM)}
+SEEDS = 2**32  # seeds of densities lie below it
+
+
+class GenerativeClassifier(ClassifierMixin, BaseEstimator):
+    r"""Classifier by Bayes' rule from one density a class.
+
+    .. math:: p(c \mid x) = \frac{\pi_c \, p(x \mid c)}{\sum_b \pi_b \, p(x \mid b)}
+
+    Parameters
+    ----------
+    density : estimator
+        Unfitted, with `fit` and `score_samples` (log-densities in nats), such as `ConvolutionalGMM`,
+        `FullGMM` or scikit-learn's ``KernelDensity``; a clone of it is fitted to each class.  A
+        ``Pipeline`` or `StackedGMM` scores transformed rows, so its transforms must be wrapped in
+        ``sklearn.frozen.FrozenEstimator``, fitted on all classes, or learn nothing.
+    priors : array-like, (C,), optional
+        Probability of each class, sorted as in `classes_`; by default the classes' shares of the rows,
+        or of the row weights.
+    random_state : int, Generator, RandomState or None
+        Gives each class a seed of its own for every ``random_state`` in `density`, whatever stands there;
+        None leaves them alone.
+
+    Attributes
+    ----------
+    classes_ : ndarray, (C,)
+        Sorted.
+    densities_ : list
+        The fitted density of each class.
+    priors_ : ndarray, (C,)
+    n_features_in_ : int
+        Columns of X, where it has rows.
+
+    Examples
+    --------
+    >>> from gmmlib import FullGMM, GenerativeClassifier
+    >>> classifier = GenerativeClassifier(FullGMM(10, reg_covar=1e-2), random_state=0)
+    """
+
+    def __init__(self, density, *, priors=None, random_state=None):
+        self.density = density
+        self.priors = priors
+        self.random_state = random_state
+
+    def fit(self, X, y, sample_weight=None):
+        """Fit a clone of the density to the rows of each class.
+
+        Parameters
+        ----------
+        X : array-like, (N, H, W) or (N, D)
+            What the density takes.
+        y : array-like, (N,)
+            Classes: integers, strings or truth values.
+        sample_weight : array-like, (N,), optional
+            Row weights, for densities whose `fit` takes them; they count in the priors too.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If the density, the priors, the classes or the data cannot be used.  Where the density refuses
+            the rows of a class, a note names the class.
+        """
+        _check_density(self.density, sample_weight)
+        y = validate_data(self, y=y)
+        check_classification_targets(y)
+        X = self._data(X, reset=True)
+        if len(X) != len(y):
+            raise ValueError(f"y must hold a class for each of the {len(X)} rows of X; got {len(y)}.")
+        weight = _checks.sample_weight(sample_weight, len(X))
+        classes, member = np.unique(y, return_inverse=True)
+        mass = np.bincount(member, weight)
+        _check_mass(mass, member, classes)
+        priors = mass / mass.sum() if self.priors is None else _checked_priors(self.priors, classes)
+        rng = None if self.random_state is None else _checks.generator(self.random_state)
+        densities = []
+        for c, label in enumerate(classes):
+            own = member == c
+            weights = {} if sample_weight is None else {"sample_weight": weight[own]}
+            try:
+                densities.append(_seeded(self.density, rng).fit(X[own], **weights))
+            except Exception as error:
+                error.add_note(f"This is about class {label!s}, which has {own.sum()} rows.")
+                raise
+        self.classes_, self.priors_, self.densities_ = classes, priors, densities
+        return self
+
+    def log_joint(self, X):
+        """Log prior plus log density of each row in each class, (N, C), nats; X is like that of `fit`."""
+        check_is_fitted(self)
+        X = self._data(X)
+        with np.errstate(divide="ignore"):
+            log_prior = np.log(self.priors_)
+        return np.column_stack([density.score_samples(X) for density in self.densities_]) + log_prior
+
+    def decision_function(self, X):
+        """Log-odds of each class against all others together, (N, C), nats.
+
+        Of two classes, those of the second alone, (N,), as everywhere in scikit-learn.
+        """
+        odds = posterior.log_odds(self.log_joint(X))
+        return odds[:, 1] if len(self.classes_) == 2 else odds
+
+    def predict(self, X):
+        """Most probable class of each row, (N,); the first in `classes_` among equals."""
+        best = self.log_joint(X).argmax(axis=1)
+        return self.classes_[best]
+
+    def predict_proba(self, X):
+        """Posterior of each class, (N, C); rows sum to 1."""
+        return posterior.proba(self.log_joint(X))
+
+    def predict_log_proba(self, X):
+        """Log posteriors, (N, C), accurate even where the posterior rounds to 1."""
+        return posterior.log_proba(self.log_joint(X))
+
+    def save(self, path):
+        """Write the fitted classifier to one npz file, whole or not at all.
+
+        Densities must be `ConvolutionalGMM`, `FullGMM` or `StackedGMM`; ValueError otherwise.
+        """
+        storage.write(path, type(self).__name__, *self._state())
+
+    @classmethod
+    def load(cls, path):
+        """Read a classifier that `save` wrote; `gmmlib.storage.ModelFileError` if the file is not one.
+
+        Starts, random states and callbacks are not part of a file.
+        """
+        return storage.load(path, cls)
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "densities_")
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        if hasattr(self.density, "__sklearn_tags__"):
+            tags.input_tags = get_tags(self.density).input_tags
+        return tags
+
+    def _data(self, X, reset=False):
+        """Images, or rows of numbers; what else they must be, the densities know."""
+        if np.asarray(X).ndim == 3:
+            return _checks.images(X)
+        return validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite=False)
+
+    def _state(self):
+        """Settings and arrays that make the fitted classifier again."""
+        check_is_fitted(self)
+        kind = type(self.densities_[0]).__name__
+        if STORABLE.get(kind) is not type(self.densities_[0]):
+            raise ValueError(
+                f"densities_ must be of a kind that has a file format, {', '.join(STORABLE)}; got a {kind}. "
+                "Save the densities one by one."
+            )
+        given = None if self.priors is None else np.asarray(self.priors, dtype=np.float64).tolist()
+        settings = {"kind": kind, "classes": self.classes_.tolist(), "priors": given, "densities": []}
+        arrays = {"priors": self.priors_}
+        for c, density in enumerate(self.densities_):
+            own, learned = density._state()
+            settings["densities"].append(own)
+            arrays |= {f"{c}.{name}": array for name, array in learned.items()}
+        return settings, arrays
+
+    @staticmethod
+    def _array_names(settings):
+        kind, stored = _stored_densities(settings)
+        names = [f"{c}.{name}" for c, own in enumerate(stored) for name in _names(kind, own)]
+        return ["priors", *names]
+
+    @classmethod
+    def _from_state(cls, settings, arrays, where):
+        """The inverse of `_state`; errors say `where` the arrays come from."""
+        kind, stored = _stored_densities(settings)
+        densities = []
+        for c, own in enumerate(stored):
+            named = {name: arrays[f"{c}.{name}"] for name in _names(kind, own)}
+            densities.append(kind._from_state(own, named, f"{where}[{c}]"))
+        classifier = cls(clone(densities[0]), priors=settings["priors"])
+        classifier.classes_ = np.array(settings["classes"])
+        classifier.priors_ = _checked_priors(arrays["priors"], classifier.classes_)
+        classifier.densities_ = densities
+        if hasattr(densities[0], "n_features_in_"):
+            classifier.n_features_in_ = densities[0].n_features_in_
+        return classifier
+
+
+def _check_density(density, sample_weight):
+    lacking = [name for name in ("fit", "score_samples", "get_params") if not hasattr(density, name)]
+    if lacking or isinstance(density, type):
+        raise ValueError(
+            "density must be an estimator with fit and score_samples; "
+            f"got {density!r}. Pass an unfitted one such as FullGMM(10)."
+        )
+    for step in _below(density):
+        if not (step in (None, "passthrough") or isinstance(step, FrozenEstimator)) and (
+            get_tags(step).requires_fit
+        ):
+            raise ValueError(
+                "density must not fit a transform of its own to each class, for densities of different "
+                f"variables do not compare; got {step!r} below the last step. Fit it to all classes "
+                "once and wrap it in sklearn.frozen.FrozenEstimator."
+            )
+    if sample_weight is not None and not has_fit_parameter(density, "sample_weight"):
+        raise ValueError(
+            "sample_weight needs a density whose fit takes it; "
+            f"got a {type(density).__name__}. Leave sample_weight out."
+        )
+
+
+def _below(density):
+    """What changes the rows before the last step of a density scores them."""
+    if isinstance(density, Pipeline):
+        return [step for _, step in density.steps[:-1]]
+    return list(density.layers[:-1]) if isinstance(density, StackedGMM) else []
+
+
+def _check_mass(mass, member, classes):
+    empty = np.flatnonzero(mass == 0)
+    if len(empty):
+        c = empty[0]
+        raise ValueError(
+            f"sample_weight must be positive for a row of every class; got 0 for all {(member == c).sum()} "
+            f"rows of class {classes[c]!s}. Leave the class out of X and y."
+        )
+
+
+def _checked_priors(priors, classes):
+    priors = np.asarray(priors, dtype=np.float64)
+    if priors.shape != classes.shape:
+        raise ValueError(
+            f"priors must hold one probability for each of the {len(classes)} classes, in the order of "
+            f"classes_; got shape {priors.shape}."
+        )
+    if not (priors >= 0).all() or abs(priors.sum() - 1) > 1e-6:
+        raise ValueError(
+            f"priors must be >= 0 and sum to 1; got {priors.min():g} at the least and the sum "
+            f"{priors.sum():g}. Divide them by their sum."
+        )
+    return priors
+
+
+def _seeded(density, rng):
+    """A clone, with the next seeds of `rng` (if any) for all of its random states."""
+    twin = clone(density)
+    if rng is not None:
+        names = sorted(n for n in twin.get_params() if n.split("__")[-1] == "random_state")
+        twin.set_params(**{name: int(rng.integers(SEEDS)) for name in names})
+    return twin
+
+
+def _names(kind, settings):
+    """What the arrays of a density in a file are called."""
+    names = kind._array_names
+    return names(settings) if callable(names) else names
+
+
+def _stored_densities(settings):
+    """Class of the densities and the settings of each, from the settings of a classifier in a file."""
+    try:
+        kind, stored = STORABLE[settings["kind"]], settings["densities"]
+        if settings.keys() == {"kind", "classes", "priors", "densities"} and (
+            len(stored) == len(settings["classes"]) > 0
+        ):
+            return kind, stored
+    except (AttributeError, LookupError, TypeError):
+        pass
+    raise ValueError(
+        'its settings must be "classes", "priors", a "kind" of density and the settings of one of these for '
+        f"each class; got {settings!r}. Save the classifier again."
+    )

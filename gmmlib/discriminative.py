@@ -1,0 +1,469 @@
+r"""Class-conditional convolutional mixtures, trained on the class rather than on the image.
+
+The joint density of image and class is a mixture of C K stationary Gaussians, K of which belong to each
+class: :math:`p(x, c) = \sum_{m \in c} \pi_m N(x; s_m)`.  Its filters are measured by those of the mean
+power :math:`s_0` of all images, :math:`u_m(f) = s_0(f) / s_m(f)`, and the objective is
+
+.. math:: J = \frac1N \sum_n \log p(c_n \mid x_n) - \frac\alpha2 \sum_{mf} w(f)\, [u_m(f) - 1]^2 ,
+
+the conditional likelihood with a Gaussian prior that keeps filters near the common one.  With r the
+posteriors over all components and q those among the components of the image's own class (0 elsewhere), a
+log joint :math:`l_{nm}` counts by
+
+.. math:: G_{nm} = \partial J / \partial l_{nm} = \big[ q_{nm} - r_{nm} \big] / N,
+
+and since :math:`l_{nm}` is linear in the powers P, so is everything that follows:
+
+.. math:: \frac{\partial J}{\partial u_m(f)} = \frac{w(f)}2
+          \Big[ \frac{\sum_n G_{nm}}{u_m(f)} - \frac{(G^\top P)_{mf}}{s_0(f)} \Big]
+          - \alpha\, w(f)\, [u_m(f) - 1], \qquad
+          \frac{\partial J}{\partial \eta_m} = \sum_n G_{nm} - \pi_m \sum_{nj} G_{nj}
+
+for weights :math:`\pi = \mathrm{softmax}(\eta)`.  An evaluation costs two products, as an EM step does.
+Row weights multiply the terms of the sums, and N is their total.
+
+The climb starts from a mixture fitted to each class by EM.  The log-odds of such a mixture are too large by
+far, since it takes every frequency for fresh evidence; so they are divided by a temperature first
+(`tempered`), which leaves a mixture of the same kind.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import log_softmax, logsumexp
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.validation import check_is_fitted
+
+from gmmlib import _checks, _kernels, posterior, storage
+from gmmlib.convolutional import ConvolutionalGMM, Parameters, coefficients
+from gmmlib.em import Workers
+from gmmlib.spectrum import fold, powers
+
+LOWEST = 1e-2  # of the common filter: no spectrum is above a hundred times the mean power
+
+
+class Statistics(NamedTuple):
+    """What an evaluation leaves of its rows; the fields of two chunks add."""
+
+    objective: float  # sum_n w[n] log p(c_n | x_n), nats
+    mass: np.ndarray  # (M,)    sum_n G[n, m]
+    power: np.ndarray  # (M, F)  sum_n G[n, m] P[n, f]
+    weight: float  # sum_n w[n]
+
+
+def evaluate(slope, constant, P, labels, weight, n_classes):
+    """Statistics of powers P (n, F) of classes (n,); the M components are ordered by class."""
+    rows = np.arange(len(P))
+    joint = P @ slope + constant
+    own = joint.reshape(len(P), n_classes, -1)[rows, labels]
+    of_own, of_all = np.empty(len(P)), np.empty(len(P))
+    _kernels.normalise(own, np.zeros(own.shape[1]), of_own)
+    _kernels.normalise(joint, np.zeros(joint.shape[1]), of_all)
+    joint *= -1
+    joint.reshape(len(P), n_classes, -1)[rows, labels] += own
+    joint *= weight[:, None]
+    return Statistics(weight @ (of_own - of_all), joint.sum(axis=0), joint.T @ P, weight.sum())
+
+
+class Problem(NamedTuple):
+    """What the objective depends on beside the parameters."""
+
+    P: np.ndarray  # (N, F)  powers
+    labels: np.ndarray  # (N,)    classes 0 ... C - 1
+    weight: np.ndarray  # (N,)
+    multiplicity: np.ndarray  # (F,)
+    common: np.ndarray  # (F,)    the mean power of all images
+    n_classes: int
+    shrinkage: float
+
+
+def objective(logits, filters, problem, workers):
+    """J, and its gradients by the logits (M,) of the weights and by the relative filters (M, F)."""
+    w = problem.multiplicity
+    parameters = Parameters(np.exp(log_softmax(logits)), problem.common / filters)
+    slope, constant = coefficients(parameters, w)
+
+    def of(rows):
+        data = problem.P[rows], problem.labels[rows], problem.weight[rows]
+        return evaluate(slope, constant, *data, problem.n_classes)
+
+    value, mass, power, total = workers.sum(of, len(problem.P))
+    by_filters = 0.5 * w * (mass[:, None] / filters - power / problem.common)
+    by_logits = mass - parameters.weights * mass.sum()
+    apart = filters - 1
+    penalty = 0.5 * problem.shrinkage * (apart**2 @ w).sum()
+    return value / total - penalty, by_logits / total, by_filters / total - problem.shrinkage * w * apart
+
+
+def tempered(parameters, common, multiplicity, temperature):
+    """Logits (M,) and relative filters (M, F) of a mixture whose log-odds of components are divided.
+
+    Filters move towards the common one, and weights make up for what that does to the volumes: log joints
+    are those of `parameters` over the temperature, less something that is the same for all components.
+    """
+    filters = common / parameters.spectra
+    volume = 0.5 * np.log(filters) @ multiplicity
+    softer = 1 + (filters - 1) / temperature
+    logits = (np.log(parameters.weights) + volume) / temperature - 0.5 * np.log(softer) @ multiplicity
+    return logits, softer
+
+
+def maximise(logits, filters, function, highest, max_iter, report=None):
+    """Climb by L-BFGS.
+
+    Parameters
+    ----------
+    logits : ndarray, (M,)
+    filters : ndarray, (M, F)
+        The start.
+    function : callable
+        Logits and filters to (value, gradient by the logits, gradient by the filters).
+    highest : ndarray, (F,)
+        Upper bounds of the filters; `LOWEST` is the lower one.
+    max_iter : int
+        Iterations at the most.
+    report : callable, optional
+        ``report(logits, filters, trace)`` at the start and after each iteration; a true result stops.
+
+    Returns
+    -------
+    logits, filters : ndarray
+    trace : ndarray, (number of iterations + 1,)
+        The value at the start and after each iteration.
+
+    Raises
+    ------
+    FloatingPointError
+        If the value is not finite.
+    """
+    n_components = len(logits)
+    trace = []
+
+    def unpack(vector):
+        return vector[:n_components], vector[n_components:].reshape(filters.shape)
+
+    def downhill(vector):
+        value, by_logits, by_filters = function(*unpack(vector))
+        if not np.isfinite(value):
+            raise FloatingPointError(
+                f"The objective is {value} after {max(len(trace) - 1, 0)} iterations: a weight or a filter "
+                "has overflowed. Raise shrinkage or the floor of the variances, or scale the data."
+            )
+        return -value, -np.concatenate([by_logits, by_filters.ravel()])
+
+    def note(vector, value):
+        trace.append(float(value))
+        if report is not None and report(*unpack(vector), trace):
+            raise StopIteration  # scipy stops there
+
+    def after_iteration(intermediate_result):
+        note(intermediate_result.x, -intermediate_result.fun)
+
+    bounds = np.full((n_components + filters.size, 2), [-np.inf, np.inf])
+    bounds[n_components:, 0] = LOWEST
+    bounds[n_components:, 1] = np.tile(highest, n_components)
+    start = np.clip(np.concatenate([logits, filters.ravel()]), *bounds.T)
+    try:
+        note(start, -downhill(start)[0])
+    except StopIteration:
+        return *unpack(start), np.array(trace)
+    found = minimize(
+        downhill,
+        start,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=bounds,
+        callback=after_iteration,
+        options={"maxiter": max_iter, "maxfun": 2 * max_iter + 20},
+    )
+    return *unpack(found.x), np.array(trace)
+
+
+class DiscriminativeGMM(ClassifierMixin, BaseEstimator):
+    """A convolutional mixture a class, classified by Bayes' rule and trained for it.
+
+    Parameters
+    ----------
+    n_components : int
+        Components K of each class.
+    shrinkage : float
+        Strength alpha of the prior that keeps filters near the common one, nats an image.
+    temperature : float
+        What the log-odds of EM are divided by before the climb.
+    max_iter : int
+        L-BFGS iterations at the most.
+    em_iter : int
+        EM iterations in each class before them.
+    variance_floor : float
+        No variance is let below it, in squared grey levels; it must be above 0.
+    random_state : int, Generator, RandomState or None
+        Randomness of the starts of EM.
+    chunk_size : int
+        Images handled at a time by one thread.
+    callback : callable, optional
+        ``callback(model, iteration)`` at the start and after each L-BFGS iteration, with the model usable
+        as it stands; a true result stops.
+
+    Attributes
+    ----------
+    classes_ : ndarray, (C,)
+    mixture_ : ConvolutionalGMM
+        The mixture of all C K components, ordered by class; not fitted by itself, so without a trace.
+    weights_ : ndarray, (C, K)
+        Joint weights of class and component.
+    spectra_, filters_ : ndarray, (C, K, H, W//2 + 1)
+        Power spectra of components, in squared grey levels, and of their whitening filters, one by them.
+    objectives_ : ndarray, (number of iterations + 1,)
+        The objective J of `gmmlib.discriminative`, nats an image, at the start and after each iteration;
+        it never falls.
+    n_iter_ : int
+        L-BFGS iterations run.
+    image_shape_ : (int, int)
+        H and W.
+
+    References
+    ----------
+    Bahl, Brown, de Souza and Mercer (1986), ICASSP, for training on the conditional likelihood.
+    """
+
+    def __init__(
+        self,
+        n_components,
+        *,
+        shrinkage=1e-3,
+        temperature=10.0,
+        max_iter=100,
+        em_iter=20,
+        variance_floor=1e-6,
+        random_state=None,
+        chunk_size=2048,
+        callback=None,
+    ):
+        self.n_components = n_components
+        self.shrinkage = shrinkage
+        self.temperature = temperature
+        self.max_iter = max_iter
+        self.em_iter = em_iter
+        self.variance_floor = variance_floor
+        self.random_state = random_state
+        self.chunk_size = chunk_size
+        self.callback = callback
+
+    def fit(self, X, y, sample_weight=None):
+        """Fit by EM in each class, then by L-BFGS on all.
+
+        Parameters
+        ----------
+        X : array-like, (N, H, W)
+            Real images of any one size.
+        y : array-like, (N,)
+            The class of each.
+        sample_weight : array-like, (N,), optional
+            Row weights: 0 leaves a row out, an integer repeats it.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If an argument or the data cannot be used; the text says which and what to do.
+        FloatingPointError
+            If the objective overflows.
+        """
+        self._check_settings()
+        X = _checks.images(X)
+        weight = _checks.sample_weight(sample_weight, len(X))
+        y = _one_class_each(y, len(X))
+        if not weight.all():
+            X, y, weight = X[weight > 0], y[weight > 0], weight[weight > 0]
+        classes, labels = self._numbered(y)
+        layout = fold(X.shape[1:])
+        by_em = self._start(X, labels, weight)
+        with self._workers() as workers:
+            P = workers.fill(lambda rows: powers(X[rows], layout), np.empty((len(X), len(layout.bins))))
+            common = np.maximum(weight @ P / weight.sum(), self.variance_floor)
+            w = layout.multiplicity
+            problem = Problem(P, labels, weight, w, common, len(classes), float(self.shrinkage))
+
+            def report(logits, filters, trace):
+                self._set(classes, layout, _mixture(logits, filters, common), trace)
+                return self.callback is not None and self.callback(self, len(trace) - 1)
+
+            logits, filters, trace = maximise(
+                *tempered(by_em, common, w, self.temperature),
+                lambda *where: objective(*where, problem, workers),
+                common / self.variance_floor,
+                self.max_iter,
+                report,
+            )
+        self._set(classes, layout, _mixture(logits, filters, common), trace)
+        return self
+
+    def log_joint(self, X):
+        """Log density of image and class, (N, C), nats."""
+        check_is_fitted(self)
+        joint = self.mixture_.log_joint(X)
+        return logsumexp(joint.reshape(len(joint), len(self.classes_), -1), axis=2)
+
+    def score_samples(self, X):
+        """Log-likelihood of each image, whatever its class, (N,), nats."""
+        check_is_fitted(self)
+        return self.mixture_.score_samples(X)
+
+    def predict(self, X):
+        """Most probable class of each image, (N,)."""
+        best = self.log_joint(X).argmax(axis=1)
+        return self.classes_[best]
+
+    def predict_proba(self, X):
+        """Posterior of each class, (N, C); rows sum to 1."""
+        return posterior.proba(self.log_joint(X))
+
+    def predict_log_proba(self, X):
+        """Log posterior of each class, (N, C)."""
+        return posterior.log_proba(self.log_joint(X))
+
+    @property
+    def weights_(self):
+        """Joint weights of class and component, (C, K)."""
+        check_is_fitted(self)
+        return self.mixture_.weights_.reshape(len(self.classes_), -1)
+
+    @property
+    def spectra_(self):
+        """Power spectra of components, (C, K, H, W//2 + 1)."""
+        check_is_fitted(self)
+        return self._by_class(self.mixture_.spectra_)
+
+    @property
+    def filters_(self):
+        """Power spectra of the whitening filters, (C, K, H, W//2 + 1)."""
+        check_is_fitted(self)
+        return self._by_class(self.mixture_.filters_)
+
+    def save(self, path):
+        """Write the fitted model to an npz file, whole or not at all; its classes must be numbers."""
+        storage.write(path, type(self).__name__, *self._state())
+
+    @classmethod
+    def load(cls, path):
+        """Read a model that `save` wrote; `gmmlib.storage.ModelFileError` if the file is not one.
+
+        The random state and the callback are not part of a file.
+        """
+        return storage.load(path, cls)
+
+    _array_names = ("classes", "weights", "spectra", "objectives", "image_shape")
+
+    def _state(self):
+        """Settings and arrays that make the fitted model again."""
+        check_is_fitted(self)
+        if self.classes_.dtype.kind not in "iuf":
+            raise ValueError(
+                f"save needs classes that are numbers; got {self.classes_.tolist()}. Fit on numbers, as "
+                "numpy.unique(y, return_inverse=True) makes them, and keep the names elsewhere."
+            )
+        names = ("n_components", "shrinkage", "temperature", "max_iter", "em_iter")
+        names += ("variance_floor", "chunk_size")
+        arrays = {
+            "classes": self.classes_.astype(np.float64 if self.classes_.dtype.kind == "f" else np.int64),
+            "weights": self.mixture_.weights_,
+            "spectra": self.mixture_.spectra_,
+            "objectives": self.objectives_,
+            "image_shape": np.array(self.image_shape_),
+        }
+        return {name: getattr(self, name) for name in names}, arrays
+
+    @classmethod
+    def _from_state(cls, settings, arrays, where):
+        """The inverse of `_state`; errors say `where` the arrays come from."""
+        model = cls(**settings)
+        model._check_settings()
+        layout = fold(tuple(int(side) for side in arrays["image_shape"]))
+        mixture = ConvolutionalGMM(len(arrays["classes"]) * model.n_components)
+        parameters = mixture._given_parameters(arrays, layout, where)
+        model._set(arrays["classes"], layout, parameters, arrays["objectives"])
+        return model
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "mixture_")
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        return tags
+
+    def _check_settings(self):
+        for name in ("n_components", "max_iter", "em_iter", "chunk_size"):
+            _checks.positive_integer(getattr(self, name), name)
+        _checks.positive(self.variance_floor, "variance_floor")
+        _checks.positive(self.temperature, "temperature")
+        _checks.non_negative(self.shrinkage, "shrinkage")
+
+    def _workers(self):
+        return Workers(self.chunk_size)
+
+    def _by_class(self, values):
+        return values.reshape(len(self.classes_), -1, *values.shape[1:])
+
+    def _numbered(self, y):
+        """Classes, sorted, and the number of each row's; each class needs images enough."""
+        classes, labels, counts = np.unique(y, return_inverse=True, return_counts=True)
+        if len(classes) < 2:
+            raise ValueError(
+                f"y must hold at least two classes; got only {classes.tolist()}. "
+                "A mixture of one class is a ConvolutionalGMM."
+            )
+        fewest = counts.argmin()
+        if counts[fewest] < self.n_components:
+            raise ValueError(
+                f"n_components={self.n_components} needs at least as many rows of positive weight in each "
+                f"class; got {counts[fewest]} of class {classes[fewest]}. Pass more data or ask for fewer "
+                "components."
+            )
+        return classes, labels
+
+    def _start(self, X, labels, weight):
+        """A mixture fitted to each class, weighted by how common it is."""
+        rng = _checks.generator(self.random_state)
+        weights, spectra = [], []
+        for label in range(labels.max() + 1):
+            rows = labels == label
+            mixture = ConvolutionalGMM(
+                self.n_components,
+                max_iter=self.em_iter,
+                variance_floor=self.variance_floor,
+                random_state=rng,
+                chunk_size=self.chunk_size,
+            ).fit(X[rows], sample_weight=weight[rows])
+            weights.append(weight[rows].sum() / weight.sum() * mixture.weights_)
+            spectra.append(mixture._parameters.spectra)
+        return Parameters(np.concatenate(weights), np.concatenate(spectra))
+
+    def _set(self, classes, layout, parameters, objectives):
+        mixture = ConvolutionalGMM(
+            len(parameters.weights), variance_floor=self.variance_floor, chunk_size=self.chunk_size
+        )
+        mixture._set(layout, parameters)
+        self.classes_ = classes
+        self.mixture_ = mixture
+        self.objectives_ = np.array(objectives)
+        self.n_iter_ = len(objectives) - 1
+        self.image_shape_ = layout.shape
+
+
+def _mixture(logits, filters, common):
+    return Parameters(np.exp(log_softmax(logits)), common / filters)
+
+
+def _one_class_each(y, n_rows):
+    """Return the classes of images as an array (N,)."""
+    y = np.asarray(y)
+    if y.shape != (n_rows,):
+        raise ValueError(f"y must hold the class of each of the {n_rows} images; got shape {y.shape}.")
+    _checks.finite(y, "y")
+    return y

@@ -1,0 +1,379 @@
+r"""Densities of images that know amplitudes in any law, and phases not at all.
+
+A circulant Gaussian gives each power an exponential law (or, at a frequency that is its own mirror image,
+a chi-square law) and makes them independent; its phases are uniform.  Here only the last holds.  Any density
+over the F distinct powers (see `gmmlib.spectrum`) times uniform phases is a density over pixels, by
+
+.. math:: p(x) = p_P(P_1, \dots, P_F) \prod_{f: w(f) = 2} \frac{1}{2\pi} \prod_{f: w(f) = 1} \sqrt{P_f} .
+
+For the real orthonormal Fourier basis turns an image without changing volume.  A frequency with a mirror
+image owns two of its coordinates, of squared length 2P: a ring between P and P + dP has the area
+2 pi dP.  A frequency that is its own mirror image owns one coordinate, :math:`\pm\sqrt P`, which two
+intervals of length :math:`dP / (2 \sqrt P)` share.
+
+Amplitudes, in units of their mean m, are mapped onto all real numbers, as a Gaussian needs,
+
+.. math:: y_f = \sqrt{w(f)}\, m_f \big[ u + a \log(1 - e^{-u / a}) \big], \qquad u = \sqrt{P_f} / m_f,
+
+close to the amplitude itself where u is above the softness a, and to its logarithm below.  Then y is turned
+to its principal axes, which changes no volume.  Its leading coordinates have a mixture of Gaussians with
+full covariances; each of the others is an independent Gaussian.  Densities of different classes of images
+share one `Frame`, in which all but the mixture is the same for all.
+
+An amplitude of 0 has no logarithm; those below `LEAST` of their mean are rounding of the transform, and are
+taken to be there.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import fft
+from sklearn.base import BaseEstimator, DensityMixin
+from sklearn.utils.validation import check_is_fitted
+
+from gmmlib import _checks, posterior, storage
+from gmmlib.em import Workers
+from gmmlib.full import FullGMM
+from gmmlib.spectrum import fold, powers, unfold
+
+ROWS_AT_ONCE = 2048  # images transformed at a time by one thread
+LEAST = 1e-9  # of a mean amplitude
+FRAME_ARRAYS = ("scale", "centre", "axes", "rest", "softness")
+
+
+def stretch(u, softness):
+    """Map positive numbers onto all real ones: the inverse of `relax`."""
+    return u + softness * np.log(-np.expm1(-u / softness))
+
+
+def relax(y, softness):
+    """Map real numbers onto positive ones: a softplus, ``softness * log(1 + exp(y / softness))``."""
+    return softness * np.logaddexp(0.0, y / softness)
+
+
+def log_volume(u, scale, multiplicity, softness):
+    r"""Log density of pixels over density of y, for relative amplitudes (N, F): (N,) nats.
+
+    With A = m u and P = A^2 the density of P is that of y times ``sqrt(w) m dv/du / (2 m^2 u)``, where
+    ``v = y / (sqrt(w) m)`` and ``dv/du = 1 / (1 - exp(-u / a))``.
+    """
+    of_powers = 0.5 * np.log(multiplicity) - np.log(-np.expm1(-u / softness)) - np.log(2 * scale * u)
+    of_pixels = np.where(multiplicity == 2, -np.log(2 * np.pi), np.log(scale * u))
+    return (of_powers + of_pixels).sum(axis=1)
+
+
+class Frame(NamedTuple):
+    """Coordinates for amplitude spectra, and the law of those that no mixture describes."""
+
+    scale: np.ndarray  # (F,)    mean amplitude at each frequency, grey levels
+    centre: np.ndarray  # (F,)    mean of y, grey levels
+    axes: np.ndarray  # (F, F)  principal axes of y in columns, by falling variance
+    rest: np.ndarray  # (F - D,)  variances along the last axes, squared grey levels
+    softness: float
+
+    @property
+    def n_axes(self):
+        """Leading coordinates D, which have a mixture."""
+        return len(self.scale) - len(self.rest)
+
+
+def frame(X, n_axes=None, *, softness=0.1, sample_weight=None):
+    """Learn the coordinates of amplitude spectra from images.
+
+    Parameters
+    ----------
+    X : array-like, (N, H, W)
+        Real images, of all classes that are to be compared.
+    n_axes : int, optional
+        Principal axes D that a mixture is to describe; by default all F.
+    softness : float
+        Where the map of amplitudes turns from linear to logarithmic, in units of the mean amplitude.
+    sample_weight : array-like, (N,), optional
+
+    Returns
+    -------
+    Frame
+
+    Raises
+    ------
+    ValueError
+        If an argument or the data cannot be used; the text says which and what to do.
+    """
+    softness = _checks.positive(softness, "softness")
+    X = _checks.images(X)
+    weight = _checks.sample_weight(sample_weight, len(X))
+    layout = fold(X.shape[1:])
+    n_axes = _checked_axes(n_axes, len(layout.bins))
+    amplitudes = _amplitudes(X, layout)
+    scale = weight @ amplitudes / weight.sum()
+    _check_scale(scale, layout)
+    y = _spread(amplitudes, scale, layout.multiplicity, softness)[1]
+    centre = weight @ y / weight.sum()
+    y -= centre
+    variances, axes = np.linalg.eigh((y.T * (weight / weight.sum())) @ y)
+    axes = axes[:, ::-1]
+    largest = axes[np.abs(axes).argmax(axis=0), np.arange(len(axes))]
+    rest = np.maximum(variances[::-1][n_axes:], LEAST * variances[-1])
+    return Frame(scale, centre, axes * np.sign(largest), rest, softness)
+
+
+def coordinates(X, frame):
+    """Split images into what a mixture describes and what is the same for all classes.
+
+    Parameters
+    ----------
+    X : array-like, (N, H, W)
+    frame : Frame
+
+    Returns
+    -------
+    lead : ndarray, (N, D)
+        Leading coordinates, grey levels.
+    common : ndarray, (N,)
+        Log density of pixels less that of `lead`, nats: the Gaussians along the other axes, and the volume.
+
+    Raises
+    ------
+    ValueError
+        If the images are not of the size that the frame was learned from.
+    """
+    X = _checks.images(X)
+    layout = fold(X.shape[1:])
+    own = _checked_frame(frame, layout)
+    u, turned = _turned(X, layout, own)
+    apart = turned[:, own.n_axes :]
+    of_rest = -0.5 * (apart**2 @ (1 / own.rest) + np.log(2 * np.pi * own.rest).sum())
+    return turned[:, : own.n_axes], of_rest + log_volume(u, own.scale, layout.multiplicity, own.softness)
+
+
+class PhaseBlindGMM(DensityMixin, BaseEstimator):
+    """Gaussian mixture over amplitude spectra with uniform phases: an exact density over pixels.
+
+    Parameters
+    ----------
+    n_components : int
+        Components K.
+    frame : Frame, optional
+        Coordinates of the amplitudes, such as `frame` learns from the images of all classes; by default
+        those of the images that are fitted, with all axes.
+    reg_covar : float
+        Ridge on the covariances of the leading coordinates, squared grey levels.
+    max_iter, tol, init, random_state
+        As in `gmmlib.FullGMM`.
+
+    Attributes
+    ----------
+    mixture_ : FullGMM
+        The mixture over the leading coordinates, (N, D); the density of pixels is its own times a factor
+        that no parameter changes, so its `log_likelihoods_` differ from those of images by a constant.
+    frame_ : Frame
+    image_shape_ : (int, int)
+        H and W.
+    """
+
+    def __init__(
+        self,
+        n_components=1,
+        *,
+        frame=None,
+        reg_covar=1e-2,
+        max_iter=20,
+        tol=1e-3,
+        init="kmeans",
+        random_state=None,
+    ):
+        self.n_components = n_components
+        self.frame = frame
+        self.reg_covar = reg_covar
+        self.max_iter = max_iter
+        self.tol = tol
+        self.init = init
+        self.random_state = random_state
+
+    def fit(self, X, y=None, sample_weight=None):
+        """Fit by EM on the amplitudes.
+
+        Parameters
+        ----------
+        X : array-like, (N, H, W)
+            Real images of any one size.
+        y : object
+            Ignored.
+        sample_weight : array-like, (N,), optional
+            Row weights: 0 leaves a row out, an integer repeats it.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If an argument or the data cannot be used; the text says which and what to do.
+        """
+        X = _checks.images(X)
+        weight = _checks.sample_weight(sample_weight, len(X))
+        layout = fold(X.shape[1:])
+        own = frame(X, sample_weight=weight) if self.frame is None else _checked_frame(self.frame, layout)
+        mixture = FullGMM(
+            self.n_components,
+            max_iter=self.max_iter,
+            tol=self.tol,
+            reg_covar=self.reg_covar,
+            init=self.init,
+            random_state=self.random_state,
+        )
+        mixture.fit(coordinates(X, own)[0], sample_weight=weight)
+        self._set(layout, own, mixture)
+        return self
+
+    def log_joint(self, X):
+        """Log weight plus log density of each image under each component, (N, K), nats."""
+        lead, common = self._coordinates(X)
+        return self.mixture_.log_joint(lead) + common[:, None]
+
+    def score_samples(self, X):
+        """Log-likelihood of each image, (N,), nats."""
+        lead, common = self._coordinates(X)
+        return self.mixture_.score_samples(lead) + common
+
+    def score(self, X, y=None):
+        """Mean log-likelihood, nats an image."""
+        return float(self.score_samples(X).mean())
+
+    def predict(self, X):
+        """Most probable component of each image, (N,); the lowest index among equals."""
+        return self.log_joint(X).argmax(axis=1)
+
+    def predict_proba(self, X):
+        """Posterior of each component, (N, K); rows sum to 1."""
+        return posterior.proba(self.log_joint(X))
+
+    def predict_log_proba(self, X):
+        """Log posteriors, (N, K), accurate even where the posterior rounds to 1."""
+        return posterior.log_proba(self.log_joint(X))
+
+    def sample(self, n_samples=1, random_state=None):
+        """Draw images (n_samples, H, W), grouped by component, and the component of each (n_samples,)."""
+        check_is_fitted(self)
+        rng = _checks.generator(random_state)
+        lead, labels = self.mixture_.sample(n_samples, rng)
+        scale, centre, axes, rest, softness = self.frame_
+        turned = np.hstack([lead, np.sqrt(rest) * rng.standard_normal((n_samples, len(rest)))])
+        y = turned @ axes.T + centre
+        u = relax(y / (scale * np.sqrt(self._layout.multiplicity)), softness)
+        amplitudes = unfold(u * scale, self._layout)
+        # White noise has uniform phases with the symmetry of a real image: only its amplitudes are replaced.
+        noise = fft.rfft2(rng.standard_normal((n_samples, *self.image_shape_)), norm="ortho")
+        return fft.irfft2(noise / np.abs(noise) * amplitudes, s=self.image_shape_, norm="ortho"), labels
+
+    def save(self, path):
+        """Write the fitted model to an npz file, whole or not at all."""
+        storage.write(path, type(self).__name__, *self._state())
+
+    @classmethod
+    def load(cls, path):
+        """Read a model that `save` wrote; `gmmlib.storage.ModelFileError` if the file is not one.
+
+        The start and the random state are not part of a file.
+        """
+        return storage.load(path, cls)
+
+    _array_names = ("image_shape", *FRAME_ARRAYS, *FullGMM._array_names)
+
+    def _state(self):
+        """Settings and arrays that make the fitted model again."""
+        check_is_fitted(self)
+        names = ("n_components", "reg_covar", "max_iter", "tol")
+        settings = {name: getattr(self, name) for name in names}
+        arrays = {"image_shape": np.array(self.image_shape_)}
+        arrays |= {name: np.asarray(getattr(self.frame_, name)) for name in FRAME_ARRAYS}
+        return settings, arrays | self.mixture_._state()[1]
+
+    @classmethod
+    def _from_state(cls, settings, arrays, where):
+        """The inverse of `_state`; errors say `where` the arrays come from."""
+        layout = fold(tuple(int(side) for side in arrays["image_shape"]))
+        learned = {name: arrays[name] for name in FRAME_ARRAYS}
+        own = _checked_frame(Frame(**learned | {"softness": float(arrays["softness"])}), layout, where)
+        model = cls(**settings, frame=own)
+        mixture = FullGMM._from_state(settings, {name: arrays[name] for name in FullGMM._array_names}, where)
+        if mixture.means_.shape[1] != own.n_axes:
+            raise ValueError(f"{where}['means'] must have {own.n_axes} columns.")
+        model._set(layout, own, mixture)
+        return model
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "mixture_")
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        return tags
+
+    def _set(self, layout, frame, mixture):
+        self._layout = layout
+        self.image_shape_ = layout.shape
+        self.frame_ = frame
+        self.mixture_ = mixture
+
+    def _coordinates(self, X):
+        check_is_fitted(self)
+        return coordinates(_checks.images(X, shape=self.image_shape_), self.frame_)
+
+
+def _amplitudes(X, layout):
+    with Workers(ROWS_AT_ONCE) as workers:
+        out = np.empty((len(X), len(layout.bins)))
+        return workers.fill(lambda rows: np.sqrt(powers(X[rows], layout)), out)
+
+
+def _spread(amplitudes, scale, multiplicity, softness):
+    """Relative amplitudes u and y, (N, F) each."""
+    u = np.maximum(amplitudes / scale, LEAST)
+    return u, np.sqrt(multiplicity) * scale * stretch(u, softness)
+
+
+def _turned(X, layout, own):
+    """Relative amplitudes u and coordinates along the axes, (N, F) each."""
+    u, y = _spread(_amplitudes(X, layout), own.scale, layout.multiplicity, own.softness)
+    return u, (y - own.centre) @ own.axes
+
+
+def _checked_axes(n_axes, most):
+    if n_axes is None:
+        return most
+    if _checks.positive_integer(n_axes, "n_axes") > most:
+        raise ValueError(
+            f"n_axes must be at most {most}, the number of distinct frequencies; got {n_axes}. "
+            "Leave it out to take all."
+        )
+    return n_axes
+
+
+def _checked_frame(own, layout, where=None):
+    name = "frame" if where is None else where
+    size = len(layout.bins)
+    if not isinstance(own, Frame):
+        raise ValueError(f"{name} must be a Frame, as gmmlib.phaseblind.frame makes it; got {own!r}.")
+    shapes = own.scale.shape, own.centre.shape, own.axes.shape
+    if shapes != ((size,), (size,), (size, size)) or not own.rest.size < size:
+        raise ValueError(
+            f"{name} must be of images of {layout.shape[0]} x {layout.shape[1]} pixels, with {size} distinct "
+            f"frequencies; got a scale of shape {own.scale.shape} and axes of shape {own.axes.shape}. "
+            "Learn it from images of this size."
+        )
+    return own
+
+
+def _check_scale(scale, layout):
+    """Refuse images that have nothing but rounding at a frequency: a density there has no bound."""
+    empty = np.flatnonzero(scale <= LEAST * scale.max())
+    if len(empty):
+        row, column = np.divmod(layout.bins[empty[0]], layout.shape[1] // 2 + 1)
+        raise ValueError(
+            f"X must have some amplitude at every frequency; got none at {len(empty)} of {len(scale)}, the "
+            f"first at row {row} and column {column} of the half plane. Are the images constant, or was "
+            "their mean removed? Keep the mean, or add noise of the size of the rounding of grey levels."
+        )

@@ -1,0 +1,609 @@
+"""Mixtures of templates that lie somewhere on the torus: stationary Gaussians that have a mean.
+
+A component is a template m_k (H, W), shifted by an unknown displacement tau that is uniform over S
+circular shifts, plus stationary noise with the power spectrum s_k:
+
+.. math:: x = T_\\tau m_k + e, \\qquad (T_\\tau m)(h) = m(h - \\tau), \\qquad e \\sim N(0; s_k).
+
+A shift multiplies the transform by ``exp(-2 pi i f.tau)``, which changes no power.  So the log joint of
+an image, a component and a shift is that of `gmmlib.convolutional`, a constant, and the
+cross-correlation of the image with the template divided by the spectrum, which one inverse transform
+gives at all shifts:
+
+.. math:: l_{nk\\tau} = \\log\\frac{\\pi_k}{S} - \\frac12\\sum_f w_f\\Big[\\log 2\\pi s_{kf} +
+          \\frac{P_{nf} + |m_{kf}|^2}{s_{kf}}\\Big]
+          + \\sum_f w_f \\mathrm{Re}\\frac{z_{nf}\\,\\bar m_{kf}}{s_{kf}} e^{2\\pi i f\\tau}.
+
+Both M-steps are closed: a template is the mean of the images shifted back, a spectrum the mean power
+less the template's.  Without templates this is `gmmlib.ConvolutionalGMM`.
+"""
+
+import warnings
+from typing import NamedTuple
+
+import numpy as np
+from scipy import fft
+from sklearn.base import BaseEstimator, DensityMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import check_is_fitted
+
+from gmmlib import _checks, _kernels, convolutional, posterior, storage
+from gmmlib.em import Workers, em
+from gmmlib.spectrum import fold, powers, unfold
+
+TRIPLES = 2**19  # (image, component, shift) triples at a time by one thread: 4 MB
+NOISE = ("stationary", "white")
+
+
+class Parameters(NamedTuple):
+    """K templates of H x W pixels in noise with F distinct powers each."""
+
+    weights: np.ndarray  # (K,)       mixing weights, sum to 1
+    means: np.ndarray  # (K, H, W)  templates, grey levels
+    spectra: np.ndarray  # (K, F)     variance of the noise at each frequency, squared grey levels
+
+
+class Statistics(NamedTuple):
+    """What an E-step leaves of its rows; the fields of two chunks add."""
+
+    mass: np.ndarray  # (K,)              sum_n w[n] r[n, k]
+    transform: np.ndarray  # (K, H, W//2 + 1)  sum_n w[n] r[n, k, tau] z[n] shifted back by tau
+    power: np.ndarray  # (K, F)            sum_n w[n] r[n, k] P[n, f]
+    log_likelihood: float  # sum_n w[n] log p(x_n), nats
+    weight: float  # sum_n w[n]
+
+
+class Window(NamedTuple):
+    """The S = R C shifts that an image may have, as residues modulo its sides."""
+
+    rows: np.ndarray  # (R,)
+    columns: np.ndarray  # (C,)
+
+    @property
+    def size(self):
+        """Count the shifts."""
+        return len(self.rows) * len(self.columns)
+
+
+class Bank(NamedTuple):
+    """Parameters in the form in which an E-step uses them."""
+
+    slope: np.ndarray  # (F, K)            factor of the powers
+    constant: np.ndarray  # (K,)              what depends on neither image nor shift
+    kernels: np.ndarray  # (K, H, W//2 + 1)  conjugate template over spectrum, to be correlated with
+    layout: object  # Fold of the images
+    window: Window
+
+
+def window(shape, max_shift=None):
+    """List the shifts by at most `max_shift` pixels along each axis; None means all H W of them."""
+    if max_shift is None:
+        return Window(*(np.arange(side) for side in shape))
+    return Window(*(np.arange(-max_shift, max_shift + 1) % side for side in shape))
+
+
+def shifted(images, shifts):
+    """Move images around the torus.
+
+    Parameters
+    ----------
+    images : ndarray, (N, H, W)
+    shifts : ndarray of int, (N, 2)
+        Pixels down and to the right; ``-shifts`` moves them back.
+
+    Returns
+    -------
+    ndarray, (N, H, W)
+    """
+    n, height, width = images.shape
+    row = (np.arange(height) - shifts[:, :1]) % height
+    column = (np.arange(width) - shifts[:, 1:]) % width
+    return images[np.arange(n)[:, None, None], row[:, :, None], column[:, None, :]]
+
+
+def register(images, reference):
+    """Find the circular shift at which each image correlates most with a reference.
+
+    Parameters
+    ----------
+    images : ndarray, (N, H, W)
+    reference : ndarray, (H, W)
+
+    Returns
+    -------
+    shifts : ndarray of int, (N, 2)
+        ``shifted(images, shifts)`` lies on the reference.
+    correlation : ndarray, (N,)
+        Pearson's coefficient of the pixels at that shift.
+    """
+    height, width = reference.shape
+    a = images - images.mean(axis=(1, 2), keepdims=True)
+    b = reference - reference.mean()
+    # At tau: the product of the image, moved by tau, with the reference.
+    products = fft.irfft2(fft.rfft2(a).conj() * fft.rfft2(b), s=(height, width)).reshape(len(a), -1)
+    best = products.argmax(axis=1)
+    norms = np.sqrt((a**2).sum(axis=(1, 2)) * (b**2).sum())
+    correlation = products[np.arange(len(a)), best] / np.where(norms > 0, norms, 1.0)
+    return _signed(np.stack(np.divmod(best, width), axis=1), (height, width)), correlation
+
+
+def bank(parameters, layout, window):
+    """Prepare parameters for an E-step."""
+    weights, means, spectra = parameters
+    slope, constant = convolutional.coefficients(
+        convolutional.Parameters(weights, spectra), layout.multiplicity
+    )
+    constant = constant + np.einsum("kf,fk->k", powers(means, layout), slope) - np.log(window.size)
+    kernels = fft.rfft2(means, norm="ortho").conj() / unfold(spectra, layout)
+    return Bank(slope, constant, kernels, layout, window)
+
+
+def log_joints(bank, z, P):
+    """Log joint of each image, component and shift, (n, K, S), nats.
+
+    Takes transforms z (n, H, W//2 + 1) and powers P (n, F).
+    """
+    rows, columns = bank.window
+    shape = bank.layout.shape
+    joint = np.empty((len(z), len(bank.kernels), len(rows), len(columns)))
+    whole = bank.window.size == shape[0] * shape[1]
+    for k, kernel in enumerate(bank.kernels):
+        # No factor: the sum over all H W frequencies is wanted, and z and the template are unitary.
+        correlation = fft.irfft2(z * kernel, s=shape, norm="forward", overwrite_x=True)
+        joint[:, k] = correlation if whole else correlation[:, rows[:, None], columns]
+    joint += (P @ bank.slope + bank.constant)[:, :, None, None]
+    return joint.reshape(len(z), len(bank.kernels), -1)
+
+
+def e_step(bank, X, weight):
+    """Statistics of a chunk of images (n, H, W) with row weights (n,)."""
+    X = np.asarray(X, dtype=np.float64)
+    z, P = fft.rfft2(X, norm="ortho"), powers(X, bank.layout)
+    resp = log_joints(bank, z, P)
+    evidence = _normalise(resp.reshape(len(X), -1))
+    mass = resp.sum(axis=2) * weight[:, None]
+    transform = np.zeros(bank.kernels.shape, dtype=complex)
+    for k in np.flatnonzero(mass.any(axis=0)):
+        own = np.flatnonzero(mass[:, k])
+        share = np.zeros((len(own), *bank.layout.shape))
+        share[:, bank.window.rows[:, None], bank.window.columns] = resp[own, k].reshape(
+            len(own), len(bank.window.rows), -1
+        )
+        share *= weight[own, None, None]
+        # The conjugate moves each image back by the shifts its posteriors name.
+        transform[k] = np.einsum("nhw,nhw->hw", z[own], fft.rfft2(share, overwrite_x=True).conj())
+    return Statistics(mass.sum(axis=0), transform, mass.T @ P, weight @ evidence, weight.sum())
+
+
+def m_step(statistics, layout, variance_floor, noise="stationary"):
+    """Parameters of the largest expected log joint among those with no variance below the floor.
+
+    For any spectrum the best template is the mean of the images shifted back; the power that is left
+    about it is then the best spectrum, and for white noise the average of that over all frequencies.
+    """
+    mass, transform, power, _, weight = statistics
+    held = np.where(mass > 0, mass, 1.0)
+    means = fft.irfft2(transform / held[:, None, None], s=layout.shape, norm="ortho")
+    left = power / held[:, None] - powers(means, layout)
+    if noise == "white":
+        left = _level(left, layout)
+    return Parameters(mass / weight, means, np.maximum(left, variance_floor))
+
+
+def revive(parameters, variance_floor):
+    """Put each empty component in the place of half the heaviest one, with other noise.
+
+    Returns the parameters and the indices of the components that were empty.
+    """
+    means, heavy = parameters.means.copy(), parameters.weights.copy()
+    convolved = convolutional.Parameters(parameters.weights, parameters.spectra)
+    (weights, spectra), empty = convolutional.revive(convolved, variance_floor)
+    for k in empty:  # in the order in which the spectra were split
+        heaviest = heavy.argmax()
+        heavy[[k, heaviest]] = heavy[heaviest] / 2
+        means[k] = means[heaviest]
+    return Parameters(weights, means, spectra), empty
+
+
+def random_start(X, layout, n_components, weight, variance_floor, noise, rng):
+    """Start each template at one image, all in noise with the mean power of the data."""
+    chosen = rng.choice(np.flatnonzero(weight), n_components, replace=False)
+    mean = np.zeros(len(layout.bins))
+    for start in range(0, len(X), _checks.ROWS_AT_ONCE):
+        rows = slice(start, start + _checks.ROWS_AT_ONCE)
+        mean += weight[rows] @ powers(X[rows], layout)
+    spectra = np.maximum(mean / weight.sum(), variance_floor)[None]
+    if noise == "white":
+        spectra = _level(spectra, layout)
+    return Parameters(
+        np.full(n_components, 1 / n_components),
+        np.asarray(X[chosen], dtype=np.float64),
+        np.repeat(spectra, n_components, axis=0),
+    )
+
+
+class TransformedGMM(DensityMixin, BaseEstimator):
+    """Gaussian mixture whose components have a template under an unknown circular shift, fitted by EM.
+
+    The shift is summed over, so a density is the same wherever the template lies (as long as all shifts
+    are allowed), as `ConvolutionalGMM`'s is; but the template keeps the phases that a power spectrum
+    leaves out.
+
+    Parameters
+    ----------
+    n_components : int
+        Components K.
+    max_shift : int, optional
+        Largest shift along either axis, in pixels; all are equally probable.  By default every one of
+        the H W circular shifts is; 0 allows none.
+    noise : {"stationary", "white"}
+        Whether a component has a spectrum of its own or one variance at all frequencies.
+    max_iter : int
+        EM iterations at the most.
+    tol : float
+        Stop when an iteration changes the mean log-likelihood by less, in nats an image.
+        The default 0 runs all `max_iter` iterations.
+    variance_floor : float
+        No variance is let below it, in squared grey levels.
+    init : "random_from_data" or mapping
+        Where EM starts: from randomly chosen images, or from ``{"weights": (K,), "means": (K, H, W),
+        "spectra": (K, H, W//2 + 1)}``.
+    random_state : int, Generator, RandomState or None
+        Randomness of the start.
+    callback : callable, optional
+        ``callback(model, iteration)`` after the start and each iteration, with the model usable as
+        it stands; a true result stops EM.
+    progress : bool
+        Show a progress bar.
+
+    Attributes
+    ----------
+    weights_ : ndarray, (K,)
+        Mixing weights.
+    means_ : ndarray, (K, H, W)
+        Templates, grey levels.  With all shifts allowed each is known up to a shift only.
+    spectra_ : ndarray, (K, H, W//2 + 1)
+        Power spectra of the noise in the unitary half-plane convention of `gmmlib.spectrum`, squared
+        grey levels.
+    log_likelihoods_ : ndarray, (number of iterations + 1,)
+        Mean log-likelihood in nats an image at the start and after each iteration.
+    converged_ : bool
+        Whether `tol` stopped the run.
+    n_iter_ : int
+        Iterations run.
+    image_shape_ : (int, int)
+        H and W.
+
+    References
+    ----------
+    Frey and Jojic (2003), IEEE TPAMI 25(1), 1-17, for EM over discrete transformations; the same
+    (2002), Advances in Neural Information Processing Systems 14, for shifts by the fast Fourier
+    transform.
+    """
+
+    def __init__(
+        self,
+        n_components=1,
+        *,
+        max_shift=None,
+        noise="stationary",
+        max_iter=30,
+        tol=0.0,
+        variance_floor=1e-6,
+        init="random_from_data",
+        random_state=None,
+        callback=None,
+        progress=False,
+    ):
+        self.n_components = n_components
+        self.max_shift = max_shift
+        self.noise = noise
+        self.max_iter = max_iter
+        self.tol = tol
+        self.variance_floor = variance_floor
+        self.init = init
+        self.random_state = random_state
+        self.callback = callback
+        self.progress = progress
+
+    def fit(self, X, y=None, sample_weight=None):
+        """Fit by EM.
+
+        Parameters
+        ----------
+        X : array-like, (N, H, W)
+            Real images of any one size.
+        y : object
+            Ignored.
+        sample_weight : array-like, (N,), optional
+            Row weights: 0 leaves a row out, an integer repeats it.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If an argument or the data cannot be used; the text says which and what to do.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If a component lost all its images and was put elsewhere.
+        """
+        _checks.positive_integer(self.n_components, "n_components")
+        _checks.positive_integer(self.max_iter, "max_iter")
+        _checks.non_negative(self.tol, "tol")
+        _checks.non_negative(self.variance_floor, "variance_floor")
+        _checks.one_of(self.noise, "noise", NOISE)
+        X = _checks.images(X)
+        weight = _checks.sample_weight(sample_weight, len(X))
+        _checks.enough_rows(weight, self.n_components)
+        layout, shifts = fold(X.shape[1:]), self._window(X.shape[1:])
+        with self._workers(shifts) as workers:
+            parameters, trace = em(
+                self._start(X, weight, layout),
+                lambda parameters: self._e_step(bank(parameters, layout, shifts), X, weight, workers),
+                lambda statistics: self._m_step(statistics, layout),
+                max_iter=self.max_iter,
+                tol=self.tol,
+                callback=self._callback(layout),
+                progress=self.progress,
+            )
+        self._set(layout, parameters)
+        self.log_likelihoods_, self.converged_ = trace
+        self.n_iter_ = len(trace.log_likelihoods) - 1
+        return self
+
+    def log_joint(self, X):
+        """Log weight plus log density of each image under each component, (N, K), nats.
+
+        Takes images (N, H, W) of the size fitted on; ValueError otherwise.
+        """
+
+        def per_component(joint):
+            n, n_components, n_shifts = joint.shape
+            return _normalise(joint.reshape(-1, n_shifts)).reshape(n, n_components)
+
+        return self._by_chunk(X, per_component, (self.n_components,))
+
+    def score_samples(self, X):
+        """Log-likelihood of each image, (N,), nats; memory does not grow with N."""
+        return self._by_chunk(X, lambda joint: _normalise(joint.reshape(len(joint), -1)))
+
+    def score(self, X, y=None):
+        """Mean log-likelihood, nats an image."""
+        return float(self.score_samples(X).mean())
+
+    def predict(self, X):
+        """Most probable component of each image, (N,); the lowest index among equals."""
+        return self.log_joint(X).argmax(axis=1)
+
+    def predict_proba(self, X):
+        """Posterior of each component, (N, K); rows sum to 1."""
+        return posterior.proba(self.log_joint(X))
+
+    def predict_log_proba(self, X):
+        """Log posteriors, (N, K), accurate even where the posterior rounds to 1."""
+        return posterior.log_proba(self.log_joint(X))
+
+    def predict_shift(self, X):
+        """Find the most probable pair of component and shift of each image.
+
+        Parameters
+        ----------
+        X : array-like, (N, H, W)
+
+        Returns
+        -------
+        labels : ndarray of int, (N,)
+        shifts : ndarray of int, (N, 2)
+            Pixels down and to the right, between minus half and half of a side;
+            ``shifted(X, -shifts)`` lies on the templates.
+        """
+        best = self._by_chunk(X, lambda joint: joint.reshape(len(joint), -1).argmax(axis=1), dtype=np.intp)
+        rows, columns = self._window(self.image_shape_)
+        label, shift = np.divmod(best, len(rows) * len(columns))
+        row, column = np.divmod(shift, len(columns))
+        return label, _signed(np.stack([rows[row], columns[column]], axis=1), self.image_shape_)
+
+    def sample(self, n_samples=1, random_state=None):
+        """Draw images.
+
+        Parameters
+        ----------
+        n_samples : int
+        random_state : int, Generator, RandomState or None
+
+        Returns
+        -------
+        X : ndarray, (n_samples, H, W)
+            Grouped by component, as scikit-learn's mixtures do.
+        labels : ndarray, (n_samples,)
+            The component each came from.
+        """
+        check_is_fitted(self)
+        n_samples = _checks.positive_integer(n_samples, "n_samples")
+        rng = _checks.generator(random_state)
+        counts = rng.multinomial(n_samples, self.weights_)
+        labels = np.repeat(np.arange(len(counts)), counts)
+        noise = fft.rfft2(rng.standard_normal((n_samples, *self.image_shape_)))
+        noise = fft.irfft2(noise * np.sqrt(self.spectra_)[labels], s=self.image_shape_)
+        shifts = np.stack([rng.choice(axis, n_samples) for axis in self._window(self.image_shape_)], axis=1)
+        return shifted(self.means_[labels], shifts) + noise, labels
+
+    def save(self, path):
+        """Write the fitted model to an npz file, whole or not at all."""
+        storage.write(path, type(self).__name__, *self._state())
+
+    @classmethod
+    def load(cls, path):
+        """Read a model that `save` wrote; `gmmlib.storage.ModelFileError` if the file is not one.
+
+        The start, the random state and the callback are not part of a file.
+        """
+        return storage.load(path, cls)
+
+    _array_names = ("weights", "means", "spectra", "log_likelihoods", "converged")
+
+    def _state(self):
+        """Settings and arrays that make the fitted model again."""
+        check_is_fitted(self)
+        names = ("n_components", "max_shift", "noise", "max_iter", "tol", "variance_floor")
+        arrays = {name: getattr(self, f"{name}_") for name in self._array_names}
+        arrays["converged"] = np.array(int(self.converged_))
+        return {name: getattr(self, name) for name in names}, arrays
+
+    @classmethod
+    def _from_state(cls, settings, arrays, where):
+        """The inverse of `_state`; errors say `where` the arrays come from."""
+        model = cls(**settings)
+        layout = fold(arrays["means"].shape[1:])
+        model._set(layout, model._given_parameters(arrays, layout, where))
+        model.log_likelihoods_ = arrays["log_likelihoods"]
+        model.converged_ = bool(arrays["converged"])
+        model.n_iter_ = len(model.log_likelihoods_) - 1
+        return model
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "weights_")
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        return tags
+
+    def _window(self, shape):
+        if self.max_shift is None:
+            return window(shape)
+        most = (min(shape) - 1) // 2
+        valid = isinstance(self.max_shift, (int, np.integer)) and not isinstance(self.max_shift, bool)
+        if not valid or not 0 <= self.max_shift <= most:
+            raise ValueError(
+                f"max_shift must be an integer from 0 to {most} for images of {shape[0]} x {shape[1]} "
+                f"pixels, so that no shift occurs twice; got {self.max_shift!r}. None allows all shifts."
+            )
+        return window(shape, int(self.max_shift))
+
+    def _workers(self, shifts):
+        return Workers(max(1, TRIPLES // (self.n_components * shifts.size)))
+
+    def _by_chunk(self, X, function, columns=(), dtype=np.float64):
+        """Fill an array (N, *columns) with a function of the log joints of each chunk."""
+        check_is_fitted(self)
+        X = _checks.images(X, shape=self.image_shape_)
+        shifts = self._window(self.image_shape_)
+        prepared = bank(self._parameters, self._layout, shifts)
+
+        def evaluate(rows):
+            z, P = fft.rfft2(X[rows], norm="ortho"), powers(X[rows], self._layout)
+            return function(log_joints(prepared, z, P))
+
+        with self._workers(shifts) as workers:
+            return workers.fill(evaluate, np.empty((len(X), *columns), dtype=dtype))
+
+    def _set(self, layout, parameters):
+        self._layout = layout
+        self._parameters = parameters
+        self.image_shape_ = layout.shape
+        self.weights_, self.means_, _ = parameters
+        self.spectra_ = unfold(parameters.spectra, layout)
+
+    def _start(self, X, weight, layout):
+        if isinstance(self.init, str) and self.init == "random_from_data":
+            rng = _checks.generator(self.random_state)
+            parameters = random_start(
+                X, layout, self.n_components, weight, self.variance_floor, self.noise, rng
+            )
+            return self._positive(parameters)
+        if hasattr(self.init, "keys"):
+            return self._given_parameters(self.init, layout, "init")
+        raise ValueError(
+            'init must be "random_from_data" or a mapping with "weights", "means" and "spectra"; '
+            f"got {self.init!r}."
+        )
+
+    def _given_parameters(self, mapping, layout, name):
+        """Check weights, templates and half-plane spectra from a caller or a file, and fold the spectra."""
+        height, width = layout.shape
+        expected = {
+            "weights": (self.n_components,),
+            "means": (self.n_components, height, width),
+            "spectra": (self.n_components, height, width // 2 + 1),
+        }
+        given = {}
+        for key, shape in expected.items():
+            if key not in mapping:
+                raise ValueError(f'{name} must hold "weights", "means" and "spectra"; got {sorted(mapping)}.')
+            given[key] = np.asarray(mapping[key], dtype=np.float64)
+            if given[key].shape != shape:
+                raise ValueError(f"{name}[{key!r}] must have shape {shape}; got {given[key].shape}.")
+            _checks.finite(given[key], f"{name}[{key!r}]")
+        weights = given["weights"]
+        if not (weights >= 0).all() or abs(weights.sum() - 1) > 1e-6:
+            raise ValueError(
+                f"{name}['weights'] must be >= 0 and sum to 1; "
+                f"got {weights.min():g} at the least and the sum {weights.sum():g}."
+            )
+        # Contiguous, as EM's own are: BLAS sums in another order otherwise.
+        spectra = np.ascontiguousarray(given["spectra"].reshape(self.n_components, -1)[:, layout.bins])
+        if not (spectra > 0).all():
+            raise ValueError(f"{name}['spectra'] must be positive; got {spectra.min():g}.")
+        return Parameters(weights, given["means"], spectra)
+
+    def _e_step(self, prepared, X, weight, workers):
+        total = workers.sum(lambda rows: e_step(prepared, X[rows], weight[rows]), len(X))
+        return total, total.log_likelihood / total.weight
+
+    def _m_step(self, statistics, layout):
+        learned = m_step(statistics, layout, self.variance_floor, self.noise)
+        parameters, empty = revive(learned, self.variance_floor)
+        if len(empty):
+            warnings.warn(
+                f"Components {empty.tolist()} lost all their images; each was put in the place of half the "
+                "heaviest one. Fewer components may fit these data as well.",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
+        return self._positive(parameters)
+
+    def _positive(self, parameters):
+        if not (parameters.spectra > 0).all():
+            worst = int((parameters.spectra <= 0).any(axis=1).argmax())
+            raise ValueError(
+                f"Component {worst} has no variance left at a frequency, so its likelihood has no bound. "
+                "Set variance_floor above 0 (in squared grey levels), or ask for fewer components."
+            )
+        return parameters
+
+    def _callback(self, layout):
+        if self.callback is None:
+            return None
+
+        def report(parameters, log_likelihoods):
+            self._set(layout, parameters)
+            self.log_likelihoods_ = np.array(log_likelihoods)
+            return self.callback(self, len(log_likelihoods) - 1)
+
+        return report
+
+
+def _normalise(joint):
+    """Turn contiguous log joints (n, m) into posteriors in place; return the evidence of each row, (n,)."""
+    evidence = np.empty(len(joint))
+    _kernels.normalise(joint, np.zeros(joint.shape[1]), evidence)
+    return evidence
+
+
+def _level(spectra, layout):
+    """Replace folded spectra (K, F) by their means over all frequencies of the plane."""
+    level = spectra @ layout.multiplicity / layout.dimension
+    return np.repeat(level[:, None], len(layout.bins), axis=1)
+
+
+def _signed(shifts, shape):
+    """Write residues (N, 2) as the shifts of least size."""
+    half = np.array(shape) // 2
+    return (shifts + half) % np.array(shape) - half
