@@ -1,7 +1,7 @@
 """Shift-invariant averages that keep the phases, and the template behind them.
 
 A shift of the torus turns the transform z(f) by a phase that is linear in f.  It cancels from the mean
-z(0), from the power |z(f)|^2 and from the bispectrum
+z(0), from the power ``|z(f)|^2`` and from the bispectrum
 
 .. math:: B(f, g) = z(f)\\, \\overline{z(g)}\\, z(g - f),
 

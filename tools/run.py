@@ -74,7 +74,7 @@ def bring_up_to_date(project, scale):
 
     numbered = list(enumerate(sources, 1))
     numbered.reverse()  # later chapters take longer, and the longest should not be left to the end
-    with kernels.plain_settings(), ThreadPoolExecutor(AT_ONCE) as pool:
+    with kernels.plain_settings(AT_ONCE), ThreadPoolExecutor(AT_ONCE) as pool:
         ran = sum(pool.map(lambda pair: attempt(*pair), numbered))
     failed.sort()
     if failed:
