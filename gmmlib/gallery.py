@@ -11,6 +11,7 @@ import io
 import numpy as np
 from PIL import Image
 from scipy import fft
+from scipy.linalg import eigh
 
 from gmmlib import metrics, plotting, posterior
 
@@ -106,7 +107,8 @@ def of_full(name, title, model, images, labels=None, *, seed=0):
     shape = images.shape[1:]
     rows = images.reshape(len(images), -1)
     top, winner = _claimed(model.log_joint(rows), images)
-    directions = np.stack([np.linalg.eigh(c)[1][:, -4:].T[::-1] for c in model.covariances_])
+    last = (rows.shape[1] - 4, rows.shape[1] - 1)
+    directions = np.stack([eigh(c, subset_by_index=last)[1].T[::-1] for c in model.covariances_])
     # A direction has no sign of its own.
     largest = np.take_along_axis(directions, np.abs(directions).argmax(axis=2)[..., None], axis=2)
     directions = (directions * np.sign(largest)).reshape(len(directions), -1, *shape)

@@ -6,6 +6,7 @@ import io
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import nbformat
 import numpy as np
@@ -472,3 +473,12 @@ def test_bootstrap_says_what_is_missing_in_one_line(requires, version, modules, 
 
 def test_bootstrap_parses_on_old_pythons():
     ast.parse((REPOSITORY / "tools" / "bootstrap.py").read_text(), feature_version=(3, 5))
+
+
+def test_the_longest_chapters_are_known_by_their_references(tmp_path):
+    project = Project(tmp_path)
+    project.book.mkdir()
+    nb = nbformat.v4.new_notebook(metadata={"provenance": {"occasion": {"seconds": 7}}})
+    notebooks.write(nb, project.references("paper") / "01_a.ipynb")
+    found = [run.expected_seconds(project, Path(name), "paper") for name in ("01_a.md", "02_b.md")]
+    assert found == [7, np.inf]

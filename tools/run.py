@@ -1,5 +1,6 @@
 """Execute the chapters that are stale, and keep only complete runs."""
 
+import math
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -73,7 +74,8 @@ def bring_up_to_date(project, scale):
             return False
 
     numbered = list(enumerate(sources, 1))
-    numbered.reverse()  # later chapters take longer, and the longest should not be left to the end
+    # The longest should not be left to the end.
+    numbered.sort(key=lambda pair: expected_seconds(project, pair[1], scale), reverse=True)
     with kernels.plain_settings(AT_ONCE), ThreadPoolExecutor(AT_ONCE) as pool:
         ran = sum(pool.map(lambda pair: attempt(*pair), numbered))
     failed.sort()
@@ -82,6 +84,13 @@ def bring_up_to_date(project, scale):
     elif not ran:
         print(f"nothing stale among {len(sources)} notebooks", flush=True)
     return not failed
+
+
+def expected_seconds(project, source, scale):
+    """What the stored reference of a chapter took; infinite if nobody knows."""
+    path = project.references(scale) / f"{source.stem}.ipynb"
+    record = notebooks.read(path).metadata.get("provenance", {}) if path.exists() else {}
+    return record.get("occasion", {}).get("seconds", math.inf)
 
 
 def update(project, source, scale, path, label):

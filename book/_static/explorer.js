@@ -96,7 +96,7 @@ document.addEventListener("DOMContentLoaded", () => {
     target.width = columns * (sheet.width + 1) - 1;
     target.height = sheet.height;
     target.style.aspectRatio = `${target.width} / ${target.height}`;
-    target.style.maxWidth = `${columns * 6}rem`;
+    target.style.maxWidth = `min(100%, ${columns * 6}rem)`;
     target.setAttribute("role", "img");
     target.setAttribute("aria-label", `${sheet.heading} of component ${row + 1}`);
     const context = target.getContext("2d");
@@ -133,7 +133,7 @@ document.addEventListener("DOMContentLoaded", () => {
       plots.push(["digits won", trace, "digit", "test digits"]);
     }
     charts.replaceChildren();
-    for (const [name, trace, xlabel, ylabel] of plots) {
+    const areas = plots.map(([name, trace]) => {
       const figure = document.createElement("figure");
       const caption = document.createElement("figcaption");
       const area = document.createElement("div");
@@ -142,6 +142,10 @@ document.addEventListener("DOMContentLoaded", () => {
       caption.textContent = name;
       figure.append(area, caption);
       charts.append(figure);
+      return area;
+    });
+    // Only now that all have their places do they know how wide they are.
+    for (const [n, [, trace, xlabel, ylabel]] of plots.entries()) {
       const axis = { color: ink, gridcolor: "rgb(128 128 128 / 30%)", zeroline: false, fixedrange: true };
       const layout = {
         xaxis: { ...axis, title: { text: xlabel }, type: trace.type === "bar" ? "category" : "linear" },
@@ -152,7 +156,7 @@ document.addEventListener("DOMContentLoaded", () => {
         paper_bgcolor: "rgb(0 0 0 / 0%)",
         plot_bgcolor: "rgb(0 0 0 / 0%)",
       };
-      await Plotly.newPlot(area, [trace], layout, { staticPlot: true, responsive: true });
+      await Plotly.newPlot(areas[n], [trace], layout, { staticPlot: true, responsive: true });
     }
   }
 
@@ -190,8 +194,14 @@ document.addEventListener("DOMContentLoaded", () => {
   form.elements.previous.addEventListener("click", () => step(-1));
   form.elements.next.addEventListener("click", () => step(1));
   document.addEventListener("keydown", (event) => {
-    if (event.target.closest("input, select, textarea, [contenteditable]") || event.altKey || event.ctrlKey || event.metaKey) return;
-    const moves = { ArrowLeft: () => step(-1), ArrowRight: () => step(1), m: () => stepModel(1), M: () => stepModel(-1) };
+    if (event.target.closest("input, select, textarea, [contenteditable]")) return;
+    if (event.altKey || event.ctrlKey || event.metaKey) return;
+    const moves = {
+      ArrowLeft: () => step(-1),
+      ArrowRight: () => step(1),
+      m: () => stepModel(1),
+      M: () => stepModel(-1),
+    };
     if (!moves[event.key]) return;
     event.preventDefault();
     moves[event.key]();
