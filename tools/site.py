@@ -85,19 +85,16 @@ def stage(project, folder, source, scale):
     for path in project.book.iterdir():
         if path.is_file() and path.suffix != ".ipynb" and path.stem not in chapters:
             shutil.copyfile(path, book / path.name)
-    generated = book / "_generated"
-    generated.mkdir()
     config = yaml.safe_load((project.root / "_config.yml").read_text(encoding="utf-8"))
-    downloads = source / "downloads"
+    generated, downloads = book / "_generated", source / "downloads"
+    generated.mkdir()
     downloads.mkdir()
     records, galleries = [], []
     for stem in chapters:
         nb = notebooks.read(folder / f"{stem}.ipynb")
         galleries += [(stem, gallery) for gallery in explorer.taken_out(nb)]
         notebooks.write(colophon.appended(nb, config["repository"]["url"]), book / f"{stem}.ipynb")
-        notebooks.write(nb, downloads / f"{stem}.ipynb")
-        shutil.copyfile(project.book / f"{stem}.md", downloads / f"{stem}.md")
-        (downloads / f"{stem}.py").write_text(notebooks.script(nb), encoding="utf-8")
+        offer(nb, project.book / f"{stem}.md", downloads)
         records.append(nb.metadata.provenance)
         # Glue cannot give a figure of another page its caption and alternative text; a file can.
         for name, png in notebooks.glued_figures(nb):
@@ -111,6 +108,13 @@ def stage(project, folder, source, scale):
     configure(config, scale, colophon.footer(project.root))
     (source / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
     shutil.copyfile(project.root / "_toc.yml", source / "_toc.yml")
+
+
+def offer(nb, chapter, downloads):
+    """Put a chapter beside each other as notebook, as MyST source and as script."""
+    notebooks.write(nb, downloads / f"{chapter.stem}.ipynb")
+    shutil.copyfile(chapter, downloads / chapter.name)
+    (downloads / f"{chapter.stem}.py").write_text(notebooks.script(nb), encoding="utf-8")
 
 
 def configure(config, scale, footer):
