@@ -6,7 +6,7 @@ import nbformat
 import pytest
 
 from gmmlib.gallery import MIME
-from tools import explorer
+from tools import explorer, notebooks
 
 
 def a_notebook():
@@ -15,6 +15,16 @@ def a_notebook():
     output = nbformat.v4.new_output("display_data", {MIME: data, "text/plain": "1 component"})
     text = nbformat.v4.new_output("stream", text="kept")
     return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", outputs=[text, output])]), data
+
+
+def test_the_library_and_the_tools_mean_the_same_type():
+    assert notebooks.GALLERY == MIME
+
+
+def test_references_of_the_sample_store_no_gallery():
+    nb, _ = a_notebook()
+    notebooks.without_figures(nb)
+    assert nb.cells[0].outputs[1].data == {"text/plain": "1 component"}
 
 
 def test_galleries_leave_the_notebook_and_become_scripts(tmp_path):

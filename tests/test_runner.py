@@ -6,7 +6,6 @@ import io
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import nbformat
 import numpy as np
@@ -480,5 +479,15 @@ def test_the_longest_chapters_are_known_by_their_references(tmp_path):
     project.book.mkdir()
     nb = nbformat.v4.new_notebook(metadata={"provenance": {"occasion": {"seconds": 7}}})
     notebooks.write(nb, project.references("paper") / "01_a.ipynb")
-    found = [run.expected_seconds(project, Path(name), "paper") for name in ("01_a.md", "02_b.md")]
-    assert found == [7, np.inf]
+    assert run.expected_seconds(project.book / "01_a.ipynb") == 7
+    assert run.expected_seconds(project.book / "02_b.ipynb") == np.inf
+
+
+def test_lanes_end_at_about_the_same_time(tmp_path):
+    paths = []
+    for number, seconds in enumerate((1, 9, 4, 5)):
+        nb = nbformat.v4.new_notebook(metadata={"provenance": {"occasion": {"seconds": seconds}}})
+        paths.append(tmp_path / f"{number}.ipynb")
+        notebooks.write(nb, paths[-1])
+    assert run.lanes(paths, 2) == [[paths[1], paths[0]], [paths[3], paths[2]]]
+    assert run.lanes(paths[:1], 2) == [paths[:1]]

@@ -3,10 +3,11 @@
 import argparse
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from gmmlib import datasets
-from tools import notebooks, references, run, scales, site
+from tools import kernels, notebooks, references, run, scales, site
 from tools import pdf as pdf_of_book
 from tools.project import REPOSITORY, SCALES, Project
 
@@ -98,8 +99,24 @@ def validate(project, wanted):
         return 1
     command = [sys.executable, "-m", "pytest", "-p", "tools.figures", "--nbval", "--nbval-current-env"]
     command += ["--nbval-sanitize-with", "tests/sanitize.cfg", "--nbval-cell-timeout", "7200"]
-    # The plugin and the rules belong to the program, whatever project it looks at.
-    return subprocess.run([*command, *map(str, paths)], cwd=REPOSITORY, check=False).returncode
+
+    def compare(lane):
+        # The plugin and the rules belong to the program, whatever project it looks at.
+        done = subprocess.run(
+            [*command, *map(str, lane)],
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        print(done.stdout, flush=True)
+        return done.returncode
+
+    lanes = run.lanes(paths, run.AT_ONCE)
+    print(f"{len(paths)} notebooks run again, {len(lanes)} at a time", flush=True)
+    with kernels.plain_settings(len(lanes)), ThreadPoolExecutor(len(lanes)) as pool:
+        return max(pool.map(compare, lanes))
 
 
 COMMANDS = {

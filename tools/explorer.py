@@ -5,7 +5,7 @@ import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
-from gmmlib.gallery import MIME
+from tools.notebooks import GALLERY
 
 
 def taken_out(nb):
@@ -13,8 +13,8 @@ def taken_out(nb):
     found = []
     for cell in nb.cells:
         if cell.cell_type == "code":
-            found += [o.data[MIME] for o in cell.outputs if MIME in o.get("data", {})]
-            cell.outputs = [o for o in cell.outputs if MIME not in o.get("data", {})]
+            found += [o.data[GALLERY] for o in cell.outputs if GALLERY in o.get("data", {})]
+            cell.outputs = [o for o in cell.outputs if GALLERY not in o.get("data", {})]
     return found
 
 

@@ -17,7 +17,7 @@ from nbval.plugin import IPyNbCell
 from PIL import Image
 
 from tools import kernels
-from tools.notebooks import FIGURES
+from tools.notebooks import FIGURES, GALLERY
 
 TOLERANCE = 0.5  # RMS over all pixels and channels, in grey levels of 255
 
@@ -67,9 +67,10 @@ class ComparedCell(IPyNbCell):
             self.raise_cell_error("the reference was never executed")
 
     def compare_outputs(self, test, ref, skip_compare=None):
-        same_text = super().compare_outputs(test, ref, (*self.parent.skip_compare, *FIGURES))
-        # The sample's references are stored without their figures.
+        # The sample's references are stored without their figures and galleries.
         sample = self.parent.nb.metadata.get("provenance", {}).get("scale") == "sample"
+        apart = (*FIGURES, GALLERY) if sample else FIGURES
+        same_text = super().compare_outputs(test, ref, (*self.parent.skip_compare, *apart))
         faults = [] if sample else figure_faults(test, ref)
         if len(test) != len(ref):
             faults.append(f"{len(test)} outputs, the reference has {len(ref)}")

@@ -19,6 +19,7 @@ LANGUAGE_INFO |= {"pygments_lexer": "ipython3"}
 CELL_METADATA = ("tags", "mystnb")
 OUTPUT_METADATA = ("scrapbook", "needs_background", "image/png")
 FIGURES = ("image/png", "application/papermill.record/image/png")
+GALLERY = "application/vnd.gmmlib.gallery+json"  # what the component explorer shows
 
 
 def is_notebook(path):
@@ -121,10 +122,10 @@ def glued_figures(nb):
 
 
 def without_figures(nb):
-    """The notebook without its pixels, for a reference that is compared by text alone."""
+    """The notebook without its pixels and galleries, for a reference that is compared by text alone."""
     for cell in code_cells(nb):
         for output in cell.outputs:
-            for mime in FIGURES:
+            for mime in (*FIGURES, GALLERY):
                 output.get("data", {}).pop(mime, None)
     return nb
 

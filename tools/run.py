@@ -75,7 +75,8 @@ def bring_up_to_date(project, scale):
 
     numbered = list(enumerate(sources, 1))
     # The longest should not be left to the end.
-    numbered.sort(key=lambda pair: expected_seconds(project, pair[1], scale), reverse=True)
+    folder = project.references(scale)
+    numbered.sort(key=lambda pair: expected_seconds(folder / f"{pair[1].stem}.ipynb"), reverse=True)
     with kernels.plain_settings(AT_ONCE), ThreadPoolExecutor(AT_ONCE) as pool:
         ran = sum(pool.map(lambda pair: attempt(*pair), numbered))
     failed.sort()
@@ -86,9 +87,20 @@ def bring_up_to_date(project, scale):
     return not failed
 
 
-def expected_seconds(project, source, scale):
-    """What the stored reference of a chapter took; infinite if nobody knows."""
-    path = project.references(scale) / f"{source.stem}.ipynb"
+def lanes(paths, count):
+    """Share notebooks out between processes that should end at about the same time."""
+    shares = [[] for _ in range(min(count, len(paths)))]
+    filled = [0.0] * len(shares)
+    for path in sorted(paths, key=expected_seconds, reverse=True):
+        lane = filled.index(min(filled))
+        shares[lane].append(path)
+        known = expected_seconds(path)
+        filled[lane] += known if math.isfinite(known) else 1.0
+    return shares
+
+
+def expected_seconds(path):
+    """What a stored run took; infinite if nobody knows."""
     record = notebooks.read(path).metadata.get("provenance", {}) if path.exists() else {}
     return record.get("occasion", {}).get("seconds", math.inf)
 
