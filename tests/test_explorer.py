@@ -65,7 +65,7 @@ def test_it_opens_on_the_first_model_with_all_its_pictures(page):
 
 
 def test_keys_and_buttons_step_through_components_and_models(page):
-    page.locator("h1").click()
+    page.locator("article h1").click()
     page.keyboard.press("ArrowRight")
     ready(page, "photographs-16", 2)
     page.get_by_label("Next component").click()
@@ -76,7 +76,7 @@ def test_keys_and_buttons_step_through_components_and_models(page):
     ready(page, "photographs-16", 1)
     page.get_by_label("Previous component").click()
     ready(page, "photographs-16", 32)
-    page.locator("h1").click()
+    page.locator("article h1").click()
     page.keyboard.press("m")
     ready(page, "photographs-8", 1)
     page.keyboard.press("Shift+M")
