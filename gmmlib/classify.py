@@ -101,8 +101,10 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
             weights = {} if sample_weight is None else {"sample_weight": weight[own]}
             try:
                 densities.append(_seeded(self.density, rng).fit(X[own], **weights))
-            except Exception as error:
-                error.add_note(f"This is about class {label!s}, which has {own.sum()} rows.")
+            except BaseException as error:
+                error.add_note(
+                    f"This is about class {label!s}, which has {own.sum()} rows; the classifier is as before."
+                )
                 raise
         self.classes_, self.priors_, self.densities_ = classes, priors, densities
         return self

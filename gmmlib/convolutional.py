@@ -19,7 +19,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from gmmlib import _checks, online, posterior, storage
-from gmmlib.em import Mechanism, Workers, em
+from gmmlib.checkpoint import Checkpoint
+from gmmlib.em import Mechanism, Saved, Workers, em
 from gmmlib.spectrum import fold, powers, unfold
 
 EMPTY = 1e-10  # share of the weight below which a component has no images left
@@ -155,6 +156,9 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
     callback : callable, optional
         ``callback(model, iteration)`` after the start and each iteration, with the model usable as
         it stands; a true result stops EM.
+    checkpoint : path-like, optional
+        File that keeps the state of a fit after each iteration.  If it is there, `fit` goes on from it, to
+        the same result bit for bit; at the end `fit` removes it.
     progress : bool
         Show a progress bar.
 
@@ -199,6 +203,7 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
         random_state=None,
         chunk_size=2048,
         callback=None,
+        checkpoint=None,
         progress=False,
     ):
         self.n_components = n_components
@@ -211,6 +216,7 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
         self.random_state = random_state
         self.chunk_size = chunk_size
         self.callback = callback
+        self.checkpoint = checkpoint
         self.progress = progress
 
     def fit(self, X, y=None, sample_weight=None):
@@ -246,22 +252,32 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
         layout = self._fold(X)
         self._online = None
         mechanism = Mechanism(self.mechanism, len(X), self.random_state)
+        file = Checkpoint(self, X, weight)
         with self._workers() as workers:
             P = _all_powers(X, layout, workers)
             self._check_variance(P, weight, layout)
+            state = file.read()
+            if state:
+                mechanism.restore(state.mechanism)
+                start = Saved(Statistics(**state.statistics), state.log_likelihoods)
+            else:
+                start = self._start(P, weight, layout)
             parameters, trace = em(
-                self._start(P, weight, layout),
+                start,
                 lambda parameters: self._e_step(parameters, P, weight, layout, workers, mechanism),
                 self._m_step,
                 max_iter=self.max_iter,
                 tol=self.tol,
                 mechanism=mechanism,
                 callback=self._callback(layout),
+                save=lambda total, trace: file.write(total._asdict(), trace, mechanism.state()),
                 progress=self.progress,
             )
         self._set(layout, parameters)
-        self.log_likelihoods_, self.converged_ = trace
+        self.log_likelihoods_, self.converged_, _ = trace
         self.n_iter_ = len(trace.log_likelihoods) - 1
+        trace.pass_on_interrupt()
+        file.remove()
         return self
 
     def partial_fit(self, X, y=None, sample_weight=None):

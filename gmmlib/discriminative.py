@@ -35,7 +35,7 @@ from scipy.special import log_softmax, logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.validation import check_is_fitted
 
-from gmmlib import _checks, _kernels, posterior, storage
+from gmmlib import _checks, _interrupts, _kernels, posterior, storage
 from gmmlib.convolutional import ConvolutionalGMM, Parameters, coefficients
 from gmmlib.em import Workers
 from gmmlib.spectrum import fold, powers
@@ -156,6 +156,11 @@ def maximise(logits, filters, function, highest, max_iter, report=None):
         trace.append(float(value))
         if report is not None and report(*unpack(vector), trace):
             raise StopIteration  # scipy stops there
+        if interrupted():
+            raise KeyboardInterrupt(
+                f"fit was interrupted after {len(trace) - 1} iterations; the model holds the filters of the "
+                "last of them and its trace, and can be used."
+            )
 
     def after_iteration(intermediate_result):
         note(intermediate_result.x, -intermediate_result.fun)
@@ -164,19 +169,20 @@ def maximise(logits, filters, function, highest, max_iter, report=None):
     bounds[n_components:, 0] = LOWEST
     bounds[n_components:, 1] = np.tile(highest, n_components)
     start = np.clip(np.concatenate([logits, filters.ravel()]), *bounds.T)
-    try:
-        note(start, -downhill(start)[0])
-    except StopIteration:
-        return *unpack(start), np.array(trace)
-    found = minimize(
-        downhill,
-        start,
-        jac=True,
-        method="L-BFGS-B",
-        bounds=bounds,
-        callback=after_iteration,
-        options={"maxiter": max_iter, "maxfun": 2 * max_iter + 20},
-    )
+    with _interrupts.deferred() as interrupted:
+        try:
+            note(start, -downhill(start)[0])
+        except StopIteration:
+            return *unpack(start), np.array(trace)
+        found = minimize(
+            downhill,
+            start,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=bounds,
+            callback=after_iteration,
+            options={"maxiter": max_iter, "maxfun": 2 * max_iter + 20},
+        )
     return *unpack(found.x), np.array(trace)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from threadpoolctl import ThreadpoolController
 from tqdm import tqdm
 
-from gmmlib import _checks
+from gmmlib import _checks, _interrupts
 
 
 class Trace(NamedTuple):
@@ -23,6 +23,15 @@ class Trace(NamedTuple):
 
     log_likelihoods: np.ndarray  # (n_iter + 1,); the first is the start's, the last the result's
     converged: bool
+    interrupted: bool = False
+
+    def pass_on_interrupt(self):
+        """Raise KeyboardInterrupt if one ended the run; the caller has kept parameters and trace by now."""
+        if self.interrupted:
+            raise KeyboardInterrupt(
+                f"fit was interrupted after {len(self.log_likelihoods) - 1} iterations; the model holds the "
+                "parameters of the last of them and its trace, and can be used."
+            )
 
 
 def add(a, b):
@@ -182,6 +191,19 @@ class Mechanism:
         self.beta = min(1.0, self._next_beta)
         self._next_beta = self.beta * self._rate
 
+    def state(self):
+        """What JSON can hold of the schedule and the stream; `restore` goes on from it."""
+        stream = self.rng.bit_generator.state if self.name == "stochastic" else None
+        return {"beta": self.beta, "next_beta": self._next_beta, "stream": stream}
+
+    def restore(self, state):
+        """Go on as after the E-step at which `state` was taken."""
+        self.beta, self._next_beta = state["beta"], state["next_beta"]
+        if self.name == "stochastic":
+            bits = getattr(np.random, state["stream"]["bit_generator"])()
+            bits.state = state["stream"]
+            self.rng = np.random.Generator(bits)
+
     def __call__(self, resp, rows):
         """Change the posteriors (n, K) of a slice of rows in place."""
         if self.name in ("deterministic", "annealed"):
@@ -195,13 +217,24 @@ class Mechanism:
         resp[np.arange(len(resp)), chosen] = 1.0
 
 
-def em(parameters, e_step, m_step, *, max_iter, tol, mechanism=None, callback=None, progress=False):
+class Saved(NamedTuple):
+    """Where a run went on before: after an E-step, whose M-step is to come."""
+
+    statistics: object
+    log_likelihoods: np.ndarray  # (iterations so far + 1,)
+
+
+def em(start, e_step, m_step, *, max_iter, tol, mechanism=None, callback=None, save=None, progress=False):
     """Alternate E- and M-steps.
+
+    Ctrl-C takes effect after the next E-step, when parameters and trace belong together: the run ends, and
+    `Trace.pass_on_interrupt` raises KeyboardInterrupt as soon as the caller has kept them.  A second Ctrl-C
+    raises at once.
 
     Parameters
     ----------
-    parameters : object
-        The start.
+    start : object or Saved
+        Parameters to start from, or an earlier run to go on with.
     e_step : callable
         Parameters to (statistics, mean log-likelihood in nats a row).
     m_step : callable
@@ -216,6 +249,8 @@ def em(parameters, e_step, m_step, *, max_iter, tol, mechanism=None, callback=No
     callback : callable, optional
         Called as ``callback(parameters, log_likelihoods)`` at the start and after each iteration;
         a true result stops the run.
+    save : callable, optional
+        Called as ``save(statistics, log_likelihoods)`` before each M-step, with what a `Saved` needs.
     progress : bool
         Show a progress bar on standard error.
 
@@ -230,9 +265,11 @@ def em(parameters, e_step, m_step, *, max_iter, tol, mechanism=None, callback=No
     FloatingPointError
         If the log-likelihood is not finite.
     """
-    trace = []
-    converged = False
-    with tqdm(total=max_iter, desc="EM", unit="it", disable=not progress) as bar:
+    earlier = isinstance(start, Saved)
+    parameters = m_step(start.statistics) if earlier else start
+    trace = list(map(float, start.log_likelihoods)) if earlier else []
+    bar = tqdm(total=max_iter, initial=len(trace), desc="EM", unit="it", disable=not progress)
+    with _interrupts.deferred() as interrupted, bar:
         while True:
             if mechanism is not None:
                 mechanism.begin()
@@ -245,10 +282,16 @@ def em(parameters, e_step, m_step, *, max_iter, tol, mechanism=None, callback=No
                 )
             trace.append(float(log_likelihood))
             bar.set_postfix(nats=f"{log_likelihood:.4f}", refresh=False)
-            stop = callback is not None and callback(parameters, trace)
+            try:
+                stop = callback is not None and callback(parameters, trace)
+            except KeyboardInterrupt:
+                return parameters, Trace(np.array(trace), False, True)
             settled = mechanism is None or mechanism.settled
             converged = settled and len(trace) > 1 and abs(trace[-1] - trace[-2]) < tol
-            if stop or converged or len(trace) > max_iter:
-                return parameters, Trace(np.array(trace), converged)
+            done = stop or converged or len(trace) > max_iter
+            if not done and save is not None:
+                save(statistics, trace)
+            if done or interrupted():
+                return parameters, Trace(np.array(trace), converged, interrupted() and not done)
             parameters = m_step(statistics)
             bar.update()

@@ -5,7 +5,8 @@ from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from gmmlib import _checks, full_em, missing, online, posterior, storage, whitening
-from gmmlib.em import Mechanism, Workers, em
+from gmmlib.checkpoint import Checkpoint
+from gmmlib.em import Mechanism, Saved, Workers, em
 
 
 class FullGMM(DensityMixin, BaseEstimator):
@@ -47,6 +48,9 @@ class FullGMM(DensityMixin, BaseEstimator):
         Samples handled at a time by one thread.
     callback : callable, optional
         ``callback(model, iteration)`` after the start and each iteration; a true result stops EM.
+    checkpoint : path-like, optional
+        File that keeps the state of a fit after each iteration, the posteriors above all.  If it is there,
+        `fit` goes on from it, to the same result bit for bit; at the end `fit` removes it.
     progress : bool
         Show a progress bar.
 
@@ -92,6 +96,7 @@ class FullGMM(DensityMixin, BaseEstimator):
         random_state=None,
         chunk_size=15_000,
         callback=None,
+        checkpoint=None,
         progress=False,
     ):
         self.n_components = n_components
@@ -107,6 +112,7 @@ class FullGMM(DensityMixin, BaseEstimator):
         self.random_state = random_state
         self.chunk_size = chunk_size
         self.callback = callback
+        self.checkpoint = checkpoint
         self.progress = progress
 
     def fit(self, X, y=None, sample_weight=None):
@@ -153,23 +159,28 @@ class FullGMM(DensityMixin, BaseEstimator):
                 start = start[weight > 0]
             X, weight = X[weight > 0], weight[weight > 0]
         self._online = None
+        file = Checkpoint(self, X, weight)
+        state = file.read()
         with self._workers() as workers:
-            run = full_em.Run(self, X, weight, workers, start)
+            run = full_em.Run(self, X, weight, workers, None if state else start)
             parameters, trace = em(
-                run.start(),
+                Saved(run.resume(state), state.log_likelihoods) if state else run.start(),
                 run.e_step,
                 run.m_step,
                 max_iter=self.max_iter,
                 tol=self.tol,
                 mechanism=run.mechanism,
                 callback=self._callback(run),
+                save=lambda resp, trace: file.write(run.state(resp), trace, run.mechanism.state()),
                 progress=self.progress,
             )
             run.release()
             self._set(run.unturned(parameters))
-        self.log_likelihoods_, self.converged_ = trace
+        self.log_likelihoods_, self.converged_, _ = trace
         self.component_counts_ = np.array(run.counts)
         self.n_iter_ = len(trace.log_likelihoods) - 1
+        trace.pass_on_interrupt()
+        file.remove()
 
     def log_joint(self, X):
         """Log weight plus log density of each sample under each component, (N, K), nats."""

@@ -231,6 +231,17 @@ class Run:
         """Let go of everything of the size of the data."""
         self.X = self.Y = self.resp = None
 
+    def state(self, resp):
+        """What `resume` needs to make the M-step of these posteriors."""
+        return {"posteriors": resp, "counts": np.array(self.counts)}
+
+    def resume(self, state):
+        """Posteriors of the last E-step of an earlier run, to go on from."""
+        self.mechanism.restore(state.mechanism)
+        self.counts = state.statistics["counts"].tolist()
+        self.resp = state.statistics["posteriors"]
+        return self.resp
+
     def start(self):
         """First parameters, from posteriors of 0 and 1 or from what the caller gives."""
         model, init, n_components = self.model, self.init, self.model.n_components

@@ -288,8 +288,9 @@ class HierarchicalGMM(DensityMixin, BaseEstimator):
                 progress=self.progress,
             )
         self._set(layout, parameters)
-        self.log_likelihoods_, self.converged_ = trace
+        self.log_likelihoods_, self.converged_, _ = trace
         self.n_iter_ = len(trace.log_likelihoods) - 1
+        trace.pass_on_interrupt()
         return self
 
     def log_joint(self, X):

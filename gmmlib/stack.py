@@ -330,8 +330,10 @@ class StackedGMM(TransformerMixin, BaseEstimator):
                     X = encode(layers[-1].log_joint(X), codes[number - 1])
                 # FrozenEstimator.fit does not do without y.
                 layers.append(clone(layer).fit(X, y, sample_weight=sample_weight))
-            except Exception as error:
-                error.add_note(f"This is about layers[{number}], counted from the lowest, 0.")
+            except BaseException as error:
+                error.add_note(
+                    f"This is about layers[{number}], counted from the lowest, 0; the stack is as before."
+                )
                 raise
         self.layers_, self.codes_ = layers, codes
         return X

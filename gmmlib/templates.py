@@ -28,7 +28,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from gmmlib import _checks, _kernels, convolutional, posterior, storage
-from gmmlib.em import Workers, em
+from gmmlib.checkpoint import Checkpoint
+from gmmlib.em import Saved, Workers, em
 from gmmlib.spectrum import fold, powers, unfold
 
 TRIPLES = 2**19  # (image, component, shift) triples at a time by one thread: 4 MB
@@ -253,6 +254,9 @@ class TransformedGMM(DensityMixin, BaseEstimator):
     callback : callable, optional
         ``callback(model, iteration)`` after the start and each iteration, with the model usable as
         it stands; a true result stops EM.
+    checkpoint : path-like, optional
+        File that keeps the state of a fit after each iteration.  If it is there, `fit` goes on from it, to
+        the same result bit for bit; at the end `fit` removes it.
     progress : bool
         Show a progress bar.
 
@@ -293,6 +297,7 @@ class TransformedGMM(DensityMixin, BaseEstimator):
         init="random_from_data",
         random_state=None,
         callback=None,
+        checkpoint=None,
         progress=False,
     ):
         self.n_components = n_components
@@ -304,6 +309,7 @@ class TransformedGMM(DensityMixin, BaseEstimator):
         self.init = init
         self.random_state = random_state
         self.callback = callback
+        self.checkpoint = checkpoint
         self.progress = progress
 
     def fit(self, X, y=None, sample_weight=None):
@@ -341,19 +347,26 @@ class TransformedGMM(DensityMixin, BaseEstimator):
         weight = _checks.sample_weight(sample_weight, len(X))
         _checks.enough_rows(weight, self.n_components)
         layout, shifts = fold(X.shape[1:]), self._window(X.shape[1:])
+        file = Checkpoint(self, X, weight)
+        state = file.read()
         with self._workers(shifts) as workers:
             parameters, trace = em(
-                self._start(X, weight, layout),
+                Saved(_unpacked(state.statistics), state.log_likelihoods)
+                if state
+                else self._start(X, weight, layout),
                 lambda parameters: self._e_step(bank(parameters, layout, shifts), X, weight, workers),
                 lambda statistics: self._m_step(statistics, layout),
                 max_iter=self.max_iter,
                 tol=self.tol,
                 callback=self._callback(layout),
+                save=lambda total, trace: file.write(_packed(total), trace, {}),
                 progress=self.progress,
             )
         self._set(layout, parameters)
-        self.log_likelihoods_, self.converged_ = trace
+        self.log_likelihoods_, self.converged_, _ = trace
         self.n_iter_ = len(trace.log_likelihoods) - 1
+        trace.pass_on_interrupt()
+        file.remove()
         return self
 
     def log_joint(self, X):
@@ -588,6 +601,16 @@ class TransformedGMM(DensityMixin, BaseEstimator):
             return self.callback(self, len(log_likelihoods) - 1)
 
         return report
+
+
+def _packed(statistics):
+    """Statistics by name, in real numbers: files hold no others."""
+    return statistics._asdict() | {"transform": np.ascontiguousarray(statistics.transform).view(np.float64)}
+
+
+def _unpacked(arrays):
+    """The inverse of `_packed`."""
+    return Statistics(**arrays)._replace(transform=arrays["transform"].view(np.complex128))
 
 
 def _normalise(joint):
