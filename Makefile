@@ -11,11 +11,11 @@ BOOK = $(BIN)/python -m tools.book
 # The kernels of all chapters and tests share one cache of compiled code.
 export NUMBA_CACHE_DIR = $(CURDIR)/_build/numba
 
-.PHONY: help book html pdf serve freeze test validate bench lock env clean
+.PHONY: help book html pdf serve freeze test validate reproducible bench lock env clean
 .DEFAULT_GOAL := help
 
 help: ## print this list
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-10s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-12s %s\n", $$1, $$2 }'
 	@echo "SCALE=$(SCALE) (auto, paper or sample); PYTHON=$(PYTHON) makes the environment"
 
 book: .venv/.complete ## run every stale chapter at SCALE and render _build/<scale>/html
@@ -41,6 +41,9 @@ test: .venv/.complete ## style, unit tests, and the small-scale references run a
 
 validate: .venv/.complete ## run the references of SCALE again and compare text and figures
 	@$(BOOK) validate --scale $(SCALE)
+
+reproducible: .venv/.complete ## run the sample's book on other kernels, threads and caches; compare every digit
+	@$(BOOK) reproducible $(CHAPTERS)
 
 bench: .venv/.complete ## time each compiled kernel beside its numpy form
 	@$(BIN)/python -m tools.bench

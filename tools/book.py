@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from gmmlib import datasets
-from tools import kernels, notebooks, references, run, scales, site
+from tools import kernels, notebooks, references, reproducible, run, scales, site
 from tools import pdf as pdf_of_book
 from tools.project import REPOSITORY, SCALES, Project
 
@@ -24,13 +24,18 @@ def main(arguments=None):
         ("serve", "show them at http://localhost:8000"),
         ("freeze", "make current runs the references"),
         ("validate", "run the references again and compare"),
+        ("reproducible", "run the sample's chapters under other circumstances and compare"),
     ]:
         sub = commands.add_parser(command, help=text)
         if command in ("book", "freeze", "validate"):
             sub.add_argument("--scale", choices=["auto", *SCALES], default="auto")
+        if command == "reproducible":
+            sub.add_argument("only", nargs="*", help="chapters, by the names of their files (default: all)")
     options = parser.parse_args(arguments)
     project = Project(options.root.resolve())
     try:
+        if options.command == "reproducible":
+            return 0 if reproducible.check(project, options.only) else 1
         return COMMANDS[options.command](project, getattr(options, "scale", None))
     except site.NotRendered as error:
         print(f"not rendered: {error}", file=sys.stderr)

@@ -68,11 +68,13 @@ def chapter_rows(nb):
 
 
 def occasion(root, seconds):
-    """When a chapter was run, from which commit, and how long it took."""
+    """When a chapter was run, from which commit, and how long it took; no clock under SOURCE_DATE_EPOCH."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    now = datetime.fromtimestamp(int(epoch), UTC) if epoch else datetime.now(UTC)
     return {
-        "date": datetime.now(UTC).date().isoformat(),
+        "date": now.date().isoformat(),
         "commit": commit_of(root)[0].replace("`", ""),
-        "seconds": round(seconds),
+        "seconds": 0 if epoch else round(seconds),
         "cores": os.cpu_count(),
     }
 

@@ -1,0 +1,131 @@
+"""Run the sample-scale book again under other circumstances, and compare every digit with the first run.
+
+The circumstances are those in which machines differ and results should not: the kernels that OpenBLAS
+picks for a processor, the number of threads, whether compiled code comes from the cache, and nothing at all.
+"""
+
+import os
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+from tools import figures, kernels, notebooks, provenance, run
+
+EPOCH = "1000000000"  # any moment: without a clock, equal runs are equal in every byte
+
+
+def settings(threads):
+    """Environment variables of each circumstance, by name."""
+    return {
+        "first run": {},
+        "again": {},
+        "1 thread": dict.fromkeys(kernels.THREADS, "1"),
+        f"{threads} threads": dict.fromkeys(kernels.THREADS, str(threads)),
+        "Haswell": {"OPENBLAS_CORETYPE": "Haswell"},
+        "SkylakeX": {"OPENBLAS_CORETYPE": "SkylakeX"},
+        "Zen": {"OPENBLAS_CORETYPE": "Zen"},
+        "no cached code": {"NUMBA_CACHE_DIR": tempfile.mkdtemp(prefix="gmmlib-numba-")},
+    }
+
+
+@contextmanager
+def surroundings(variables):
+    """Environment variables for a while."""
+    before = dict(os.environ)
+    os.environ.update(variables, SOURCE_DATE_EPOCH=EPOCH)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def differences(nb, reference):
+    """What differs between two runs of a chapter, a line for each cell; measured times are left out."""
+    lines = []
+    pairs = zip(notebooks.code_cells(nb), notebooks.code_cells(reference), strict=True)
+    for number, (cell, expected) in enumerate(pairs, 1):
+        faults = figures.figure_faults(cell.outputs, expected.outputs)
+        if words(cell.outputs) != words(expected.outputs):
+            faults.insert(0, first_difference(words(cell.outputs), words(expected.outputs)))
+        if faults:
+            lines.append(f"code cell {number}: {'; '.join(faults)}")
+    return lines
+
+
+def words(outputs):
+    """Every text of a cell's outputs, figures left out."""
+    texts = []
+    for output in outputs:
+        texts += output.get("text", "").splitlines()
+        data = output.get("data", {})
+        texts += [f"{mime}: {value}" for mime, value in sorted(data.items()) if mime not in figures.FIGURES]
+    return texts
+
+
+def first_difference(found, expected):
+    """The first line in which two texts differ, with both versions."""
+    if len(found) != len(expected):
+        return f"{len(found)} lines of text, not {len(expected)}"
+    a, b = next(pair for pair in zip(found, expected, strict=True) if pair[0] != pair[1])
+    start = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), 0)
+    start = max(0, start - 30)
+    return f"{a[start : start + 80]!r}, not {b[start : start + 80]!r}"
+
+
+def run_book(project, sources, variables, folder):
+    """Run chapters at the sample scale under environment variables; {stem: notebook}, also stored."""
+
+    def one(source):
+        nb = run.execute(notebooks.convert(source), project.book, provenance.parameters("sample"))
+        notebooks.write(nb, folder / f"{source.stem}.ipynb")
+        return source.stem, nb
+
+    with (
+        surroundings(variables),
+        kernels.plain_settings(run.AT_ONCE),
+        ThreadPoolExecutor(run.AT_ONCE) as pool,
+    ):
+        return dict(pool.map(one, sources))
+
+
+def check(project, only=()):
+    """Print a table of all circumstances; True if nothing moved anywhere.
+
+    Parameters
+    ----------
+    project : tools.project.Project
+    only : collection of str
+        Chapters to run, by their stems; all by default.
+    """
+    references = project.references("sample")
+    sources = [path for path in notebooks.chapters(project.book) if not only or path.stem in only]
+    sources.sort(key=lambda path: run.expected_seconds(references / f"{path.stem}.ipynb"), reverse=True)
+    first, rows, moved = None, [], []
+    for name, variables in settings(2).items():
+        start = time.monotonic()
+        folder = project.build("reproducible") / name.replace(" ", "_")
+        runs = run_book(project, sources, variables, folder)
+        first = first or runs
+        found = {stem: differences(nb, first[stem]) for stem, nb in sorted(runs.items())}
+        same_bytes = sum(
+            notebooks.to_bytes(nb) == notebooks.to_bytes(first[stem]) for stem, nb in runs.items()
+        )
+        cells = sum(map(len, found.values()))
+        rows.append((name, cells, same_bytes, time.monotonic() - start))
+        print(f"{name}: {cells} cells differ, {rows[-1][3]:.0f} s", flush=True)
+        moved += [f"{name}, {stem}, {line}" for stem, lines in found.items() for line in lines]
+    print(table(rows, len(sources)))
+    print("\n".join(moved))
+    return not moved and rows[1][2] == len(sources)
+
+
+def table(rows, count):
+    """Circumstance, cells with another digit or figure, and notebooks that agree in every byte."""
+    lines = [
+        f"{'circumstance':16s}{'cells that differ':>18s}{'notebooks equal in every byte':>31s}{'seconds':>9s}"
+    ]
+    for name, cells, same, seconds in rows:
+        lines.append(f"{name:16s}{cells:18d}{f'{same} of {count}':>31s}{seconds:9.0f}")
+    return "\n".join(lines)
