@@ -19,6 +19,10 @@ from gmmlib.stack import StackedGMM
 
 STORABLE = {density.__name__: density for density in (ConvolutionalGMM, FullGMM, StackedGMM)}
 SEEDS = 2**32  # seeds of densities lie below it
+LEARNED = {
+    ConvolutionalGMM: ("weights", "spectra"),
+    FullGMM: ("weights", "means", "covariances"),
+}
 
 
 class GenerativeClassifier(ClassifierMixin, BaseEstimator):
@@ -138,6 +142,11 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
         """Log posteriors, (N, C), accurate even where the posterior rounds to 1."""
         return posterior.log_proba(self.log_joint(X))
 
+    def mixture(self):
+        """All components of all classes as one mixture: `mixture_of` priors and densities."""
+        check_is_fitted(self)
+        return mixture_of(self.priors_, self.densities_)
+
     def save(self, path):
         """Write the fitted classifier to one npz file, whole or not at all.
 
@@ -207,6 +216,46 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
         if hasattr(densities[0], "n_features_in_"):
             classifier.n_features_in_ = densities[0].n_features_in_
         return classifier
+
+
+def mixture_of(priors, densities):
+    """All components of several mixtures of one kind as one mixture.
+
+    Its density is the mean of theirs, weighted by the priors.  It has no trace, for no run of EM made it.
+
+    Parameters
+    ----------
+    priors : array-like, (C,)
+        They sum to 1.
+    densities : sequence of C ConvolutionalGMM, or of C FullGMM
+        Fitted.
+
+    Returns
+    -------
+    ConvolutionalGMM or FullGMM
+        Components stand in the order of the densities.
+
+    Raises
+    ------
+    ValueError
+        If the densities are of another kind.
+    """
+    kind = type(densities[0])
+    if kind not in LEARNED or any(type(density) is not kind for density in densities):
+        raise ValueError(
+            "densities must all be ConvolutionalGMM, or all FullGMM, to be one mixture; got "
+            f"{', '.join(sorted({type(density).__name__ for density in densities}))}. "
+            "Add up their densities instead: logsumexp of log prior plus score_samples."
+        )
+    states = [density._state() for density in densities]
+    learned = {key: np.concatenate([arrays[key] for _, arrays in states]) for key in LEARNED[kind]}
+    sizes = [len(density.weights_) for density in densities]
+    learned["weights"] = np.repeat(priors, sizes) * learned["weights"]
+    no_run = {"n_iter": np.array(0), "converged": np.array(0), "log_likelihoods": np.empty(0)}
+    if kind is FullGMM:
+        no_run["component_counts"] = np.empty(0, dtype=np.int64)
+    settings = states[0][0] | {"n_components": sum(sizes)}
+    return kind._from_state(settings, states[0][1] | learned | no_run, "mixture")
 
 
 def _check_density(density, sample_weight):

@@ -99,16 +99,20 @@ def of_spectra(name, title, model, images, labels=None, *, seed=0):
     )
 
 
-def of_full(name, title, model, images, labels=None, *, seed=0):
+def of_full(name, title, model, images, labels=None, *, axes=None, seed=0):
     """Make the gallery of a `FullGMM` of images as rows: means and the directions of largest variance.
 
-    Parameters are those of `of_spectra`; images have the shape (N, H, W).
+    Parameters are those of `of_spectra`; images have the shape (N, H, W).  A model of the leading principal
+    components of the rows is given their (mean, (D, H W) unit vectors) as `axes`.
     """
     shape = images.shape[1:]
     rows = images.reshape(len(images), -1)
-    top, winner = _claimed(model.log_joint(rows), images)
-    last = (rows.shape[1] - 4, rows.shape[1] - 1)
-    directions = np.stack([eigh(c, subset_by_index=last)[1].T[::-1] for c in model.covariances_])
+    centre, vectors = (0.0, None) if axes is None else axes
+    pixels = (lambda x: x) if axes is None else (lambda x: x @ vectors)
+    top, winner = _claimed(model.log_joint(rows if axes is None else (rows - centre) @ vectors.T), images)
+    dimension = model.means_.shape[1]
+    last = (dimension - 4, dimension - 1)
+    directions = np.stack([pixels(eigh(c, subset_by_index=last)[1].T[::-1]) for c in model.covariances_])
     # A direction has no sign of its own.
     largest = np.take_along_axis(directions, np.abs(directions).argmax(axis=2)[..., None], axis=2)
     directions = (directions * np.sign(largest)).reshape(len(directions), -1, *shape)
@@ -118,8 +122,8 @@ def of_full(name, title, model, images, labels=None, *, seed=0):
         model.weights_,
         {
             "most strongly claimed": top,
-            "samples": _drawn(model, seed).reshape(len(directions), -1, *shape),
-            "mean": _levels(model.means_.reshape(-1, *shape))[:, None],
+            "samples": (pixels(_drawn(model, seed)) + centre).reshape(len(directions), -1, *shape),
+            "mean": _levels((pixels(model.means_) + centre).reshape(-1, *shape))[:, None],
             "largest variance": directions,
         },
         classes=_won(winner, labels, len(model.weights_)),
@@ -146,8 +150,12 @@ def of_templates(name, title, model, images, labels=None):
 
 def of_stack(name, title, stack, images, labels=None):
     """Make the gallery of the top layer of a `StackedGMM`; parameters as in `of_spectra`."""
-    top, winner = _claimed(stack.log_joint(images), images)
-    weights = stack.layers_[-1].weights_
+    return of_log_joint(name, title, stack.layers_[-1].weights_, stack.log_joint(images), images, labels)
+
+
+def of_log_joint(name, title, weights, log_joint, images, labels=None):
+    """Make the gallery of components (K,) known by the log joints (N, K) that they give to images."""
+    top, winner = _claimed(log_joint, images)
     sheets = {"most strongly claimed": top}
     return Gallery(name, title, weights, sheets, classes=_won(winner, labels, len(weights)))
 

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 from sklearn.base import clone
 from sklearn.decomposition import PCA
@@ -340,7 +341,9 @@ def test_a_class_too_small_for_its_density_is_named():
     few = np.array(["few"] * 3 + ["many"] * (len(X) - 3))
     with pytest.raises(ValueError, match=r"n_components=5 needs at least as many rows .* got 3\.") as caught:
         GenerativeClassifier(FullGMM(5)).fit(X, few)
-    assert caught.value.__notes__ == ["This is about class few, which has 3 rows."]
+    assert caught.value.__notes__ == [
+        "This is about class few, which has 3 rows; the classifier is as before."
+    ]
 
 
 def test_other_sizes_than_those_of_the_fit_are_refused():
@@ -352,3 +355,32 @@ def test_other_sizes_than_those_of_the_fit_are_refused():
     rows = GenerativeClassifier(gauss()).fit(X, Y)
     with pytest.raises(ValueError, match="X has 3 features, but GenerativeClassifier is expecting 4"):
         rows.predict(X[:, :3])
+
+
+@pytest.mark.parametrize(
+    ("density", "rows"),
+    [
+        (ConvolutionalGMM(2, max_iter=3, random_state=0), lambda X: X),
+        (FullGMM(3, max_iter=3, reg_covar=1e-2, random_state=0), lambda X: X.reshape(len(X), -1)),
+    ],
+    ids=["convolutional", "full"],
+)
+def test_one_mixture_has_the_density_of_all_classes_together(density, rows):
+    rng = np.random.default_rng(8)
+    y = np.repeat([3, 5, 9], [30, 20, 25])
+    X = rows(rng.standard_normal((75, 4, 5)) * y[:, None, None])
+    classifier = GenerativeClassifier(density).fit(X, y)
+    mixture = classifier.mixture()
+    assert_allclose(mixture.score_samples(X), logsumexp(classifier.log_joint(X), axis=1), rtol=1e-9)
+    n_components = density.n_components
+    by_class = mixture.predict_proba(X).reshape(75, 3, n_components).sum(axis=2)
+    assert_allclose(by_class, classifier.predict_proba(X), atol=1e-12)
+
+
+def test_classes_of_other_densities_make_no_mixture():
+    X = np.random.default_rng(0).standard_normal((40, 3))
+    classifier = GenerativeClassifier(GaussianMixture(2)).fit(X, np.arange(40) % 2)
+    with pytest.raises(
+        ValueError, match="densities must all be ConvolutionalGMM, or all FullGMM.*got GaussianMixture"
+    ):
+        classifier.mixture()

@@ -89,3 +89,16 @@ def test_a_notebook_shows_it_as_an_output_of_its_own_type():
 def test_a_name_must_fit_into_an_address():
     with pytest.raises(ValueError, match=r"name must be of letters, digits and hyphens; got 'a b'\."):
         gallery.Gallery("a b", "A", [1.0], {})
+
+
+def test_a_model_of_principal_components_is_shown_in_pixels():
+    rows = IMAGES.reshape(60, -1)
+    centre = rows.mean(axis=0)
+    vectors = np.linalg.svd(rows - centre, full_matrices=False)[2][:6]
+    model = FullGMM(2, random_state=0, max_iter=3).fit((rows - centre) @ vectors.T)
+    data = gallery.of_full("p", "P", model, IMAGES, axes=(centre, vectors)).data
+    order = np.argsort(-model.weights_, kind="stable")
+    mean = (model.means_[order[0]] @ vectors + centre).reshape(6, 5)
+    expected = np.round(255 * (mean - mean.min()) / np.ptp(mean))
+    assert_array_equal(tiles(data, "mean")[0, 0], expected)
+    assert tiles(data, "largest variance").shape == (2, 4, 6, 5)

@@ -533,7 +533,9 @@ def test_the_messages_of_fit(layers, codes, message):
 def test_a_layer_that_refuses_its_data_is_named(layers, number, text):
     with pytest.raises(ValueError, match=re.escape(text)) as caught:
         fit(*layers)
-    assert caught.value.__notes__ == [f"This is about layers[{number}], counted from the lowest, 0."]
+    assert caught.value.__notes__ == [
+        f"This is about layers[{number}], counted from the lowest, 0; the stack is as before."
+    ]
 
 
 @pytest.mark.parametrize("method", METHODS)
