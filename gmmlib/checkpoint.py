@@ -93,10 +93,15 @@ class Checkpoint:
                     + (f" ({_differences(record[what], value)})." if what == "settings" else ".")
                 )
 
+    def writer(self, pack, mechanism=None):
+        """What `gmmlib.em.em` calls to save statistics, which `pack` turns into arrays by name; or None."""
+        if self.path is None:
+            return None
+        state = dict if mechanism is None else mechanism.state
+        return lambda statistics, trace: self.write(pack(statistics), trace, state())
+
     def write(self, statistics, log_likelihoods, mechanism):
         """Replace the state; at every moment there is a whole one on the disk."""
-        if self.path is None:
-            return
         arrays = {**statistics, "log_likelihoods": np.asarray(log_likelihoods)}
         record = {"names": sorted(arrays), "settings": self.settings, "data": self.data}
         new = self.path.with_name(f"{self.path.name}.next")

@@ -270,7 +270,7 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
                 tol=self.tol,
                 mechanism=mechanism,
                 callback=self._callback(layout),
-                save=lambda total, trace: file.write(total._asdict(), trace, mechanism.state()),
+                save=file.writer(Statistics._asdict, mechanism),
                 progress=self.progress,
             )
         self._set(layout, parameters)

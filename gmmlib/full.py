@@ -171,7 +171,7 @@ class FullGMM(DensityMixin, BaseEstimator):
                 tol=self.tol,
                 mechanism=run.mechanism,
                 callback=self._callback(run),
-                save=lambda resp, trace: file.write(run.state(resp), trace, run.mechanism.state()),
+                save=file.writer(run.state, run.mechanism),
                 progress=self.progress,
             )
             run.release()

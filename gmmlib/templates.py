@@ -359,7 +359,7 @@ class TransformedGMM(DensityMixin, BaseEstimator):
                 max_iter=self.max_iter,
                 tol=self.tol,
                 callback=self._callback(layout),
-                save=lambda total, trace: file.write(_packed(total), trace, {}),
+                save=file.writer(_packed),
                 progress=self.progress,
             )
         self._set(layout, parameters)
