@@ -82,6 +82,10 @@ def spectra_grid(spectra, shape, titles, columns=8, label="log power"):
     return figure
 
 
+# Lines can be told apart without their colours.
+DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (10, 3)))
+
+
 def curves(x, lines, xlabel, ylabel, *, marker=None, xscale="linear"):
     """Draw named lines over one axis.
 
@@ -97,8 +101,7 @@ def curves(x, lines, xlabel, ylabel, *, marker=None, xscale="linear"):
     with style():
         figure, axes = plt.subplots()
         for number, (name, y) in enumerate(lines.items()):
-            dash = ["-", "--", ":", "-."][number % 4]
-            axes.plot(x, y, ls=dash, marker=marker, label=name)
+            axes.plot(x, y, ls=DASHES[number % len(DASHES)], marker=marker, label=name)
         axes.set_xscale(xscale)
         if xscale == "log":
             axes.set_xticks(x, [f"{value:g}" for value in x])

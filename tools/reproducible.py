@@ -4,29 +4,38 @@ The circumstances are those in which machines differ and results should not: the
 picks for a processor, the number of threads, whether compiled code comes from the cache, and nothing at all.
 """
 
+import hashlib
 import os
+import subprocess
+import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from tools import figures, kernels, notebooks, provenance, run
+from tools import colophon, figures, kernels, notebooks, provenance, run, site
 
 EPOCH = "1000000000"  # any moment: without a clock, equal runs are equal in every byte
 
 
-def settings(threads):
-    """Environment variables of each circumstance, by name."""
-    return {
+def settings(threads=2):
+    """Environment variables of each circumstance, by name; kernels that this processor lacks are left out."""
+    found = {
         "first run": {},
         "again": {},
         "1 thread": dict.fromkeys(kernels.THREADS, "1"),
         f"{threads} threads": dict.fromkeys(kernels.THREADS, str(threads)),
-        "Haswell": {"OPENBLAS_CORETYPE": "Haswell"},
-        "SkylakeX": {"OPENBLAS_CORETYPE": "SkylakeX"},
-        "Zen": {"OPENBLAS_CORETYPE": "Zen"},
-        "no cached code": {"NUMBA_CACHE_DIR": tempfile.mkdtemp(prefix="gmmlib-numba-")},
     }
+    for kernel in ("Haswell", "SkylakeX", "Zen"):
+        if multiplies(variables := {"OPENBLAS_CORETYPE": kernel}):
+            found[kernel] = variables
+    return found | {"no cached code": {"NUMBA_CACHE_DIR": tempfile.mkdtemp(prefix="gmmlib-numba-")}}
+
+
+def multiplies(variables):
+    """Whether a process with these variables can multiply: one with instructions unknown here is killed."""
+    command = [sys.executable, "-c", "import numpy as np; np.ones((99, 99)) @ np.ones((99, 99))"]
+    return subprocess.run(command, env={**os.environ, **variables}, check=False).returncode == 0
 
 
 @contextmanager
@@ -103,7 +112,7 @@ def check(project, only=()):
     sources = [path for path in notebooks.chapters(project.book) if not only or path.stem in only]
     sources.sort(key=lambda path: run.expected_seconds(references / f"{path.stem}.ipynb"), reverse=True)
     first, rows, moved = None, [], []
-    for name, variables in settings(2).items():
+    for name, variables in settings().items():
         start = time.monotonic()
         folder = project.build("reproducible") / name.replace(" ", "_")
         runs = run_book(project, sources, variables, folder)
@@ -118,7 +127,38 @@ def check(project, only=()):
         moved += [f"{name}, {stem}, {line}" for stem, lines in found.items() for line in lines]
     print(table(rows, len(sources)))
     print("\n".join(moved))
-    return not moved and rows[1][2] == len(sources)
+    return not moved and rows[1][2] == len(sources) and (bool(only) or same_pages(project))
+
+
+def same_pages(project):
+    """Whether the first run and the second give the same pages, byte for byte; says which do not."""
+    contents = []
+    with surroundings({}):
+        for name in ("first_run", "again"):
+            folder = project.build("reproducible") / name
+            page = site.render(project, recorded(project, folder), f"reproducible/{name}_pages", "sample")
+            contents.append(files(page.parent))
+    first, second = contents
+    other = sorted(name for name in first.keys() | second.keys() if first.get(name) != second.get(name))
+    print(f"{len(first)} files of pages, {len(other)} differ between two runs", *other)
+    return not other
+
+
+def recorded(project, folder):
+    """The runs in a folder with the record that pages show, as `make book` writes it; in a new folder."""
+    target = folder.with_name(f"{folder.name}_recorded")
+    for source in notebooks.chapters(project.book):
+        nb = notebooks.read(folder / f"{source.stem}.ipynb")
+        made_from = provenance.key(project, source, "sample")
+        provenance.record(nb, made_from, colophon.occasion(project.root, 0))
+        notebooks.write(nb, target / f"{source.stem}.ipynb")
+    return target
+
+
+def files(folder):
+    """Digest of every file, by its path in the folder."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
 
 
 def table(rows, count):
