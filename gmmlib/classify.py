@@ -113,7 +113,8 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
         X = self._data(X)
         with np.errstate(divide="ignore"):
             log_prior = np.log(self.priors_)
-        return np.column_stack([density.score_samples(X) for density in self.densities_]) + log_prior
+        joint = np.column_stack([density.score_samples(X) for density in self.densities_]) + log_prior
+        return _checks.log_joints(joint, 0)
 
     def decision_function(self, X):
         """Log-odds of each class against all others together, (N, C), nats.
@@ -162,7 +163,7 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
 
     def _data(self, X, reset=False):
         """Images, or rows of numbers; what else they must be, the densities know."""
-        if np.asarray(X).ndim == 3:
+        if _checks.array(X, "X").ndim > 2:
             return _checks.images(X)
         return validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite=False)
 

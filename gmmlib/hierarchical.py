@@ -505,6 +505,7 @@ class HierarchicalGMM(DensityMixin, BaseEstimator):
         def evaluate(rows):
             P = _powers(X[rows], self._layout)
             density = log_densities(self._parameters.spectra, P, self._layout.multiplicity)
+            _checks.log_joints(density.min(axis=1), rows.start)  # every image of the group needs a density
             return function(posteriors(self._parameters, density, np.ones(len(P))))
 
         with self._workers(X) as workers:
@@ -513,13 +514,13 @@ class HierarchicalGMM(DensityMixin, BaseEstimator):
 
 def _groups(X, shape=None):
     """Return checked groups of images (N, G, H, W)."""
-    X = np.asarray(X)
+    X = _checks.array(X, "X")
     if X.ndim != 4:
         raise ValueError(
             f"X must hold groups of images in an array of shape (N, G, H, W); got shape {X.shape}. "
             "Single images (N, H, W) are groups of one: X[:, None]."
         )
-    _checks.images(X.reshape(-1, *X.shape[2:]), shape=shape)
+    _checks.images(X.reshape(X.shape[0] * X.shape[1], *X.shape[2:]), shape=shape)
     return X
 
 

@@ -499,7 +499,9 @@ class TransformedGMM(DensityMixin, BaseEstimator):
 
         def evaluate(rows):
             z, P = fft.rfft2(X[rows], norm="ortho"), powers(X[rows], self._layout)
-            return function(log_joints(prepared, z, P))
+            joint = log_joints(prepared, z, P)
+            _checks.log_joints(joint.reshape(len(joint), -1), rows.start)
+            return function(joint)
 
         with self._workers(shifts) as workers:
             return workers.fill(evaluate, np.empty((len(X), *columns), dtype=dtype))
