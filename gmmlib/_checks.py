@@ -40,18 +40,28 @@ def one_of(value, name, options):
     return value
 
 
-def generator(random_state):
+def callback(value):
+    """Refuse a callback that cannot be called, before anything is computed."""
+    if value is not None and not callable(value):
+        raise ValueError(f"callback must be None or a function of a model and an iteration; got {value!r}.")
+
+
+def random_state(value):
+    """Refuse what no generator can be made of."""
+    if isinstance(value, np.random.Generator | np.random.RandomState) or value is None:
+        return
+    if not isinstance(value, numbers.Integral) or value < 0:
+        raise ValueError(
+            f"random_state must be None, an integer >= 0 or a numpy Generator or RandomState; got {value!r}."
+        )
+
+
+def generator(seed):
     """Turn None, an integer, a Generator or a RandomState into a Generator."""
-    if isinstance(random_state, np.random.Generator):
-        return random_state
-    if isinstance(random_state, np.random.RandomState):
-        return np.random.default_rng(random_state.randint(2**32, size=4, dtype=np.uint64))
-    if random_state is None or (isinstance(random_state, numbers.Integral) and random_state >= 0):
-        return np.random.default_rng(random_state)
-    raise ValueError(
-        "random_state must be None, an integer >= 0 or a numpy Generator or RandomState; "
-        f"got {random_state!r}."
-    )
+    random_state(seed)
+    if isinstance(seed, np.random.RandomState):
+        seed = seed.randint(2**32, size=4, dtype=np.uint64)
+    return np.random.default_rng(seed)
 
 
 def images(X, name="X", shape=None):
@@ -235,6 +245,15 @@ def posteriors(values, name="posteriors"):
             "Pass what predict_proba returns."
         )
     return values
+
+
+def parameter(values, name, shape):
+    """Return one of the parameters of a start or a file as float64 of that shape."""
+    values = array(values, name)
+    real(values, name)
+    if values.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}; got {values.shape}.")
+    return values.astype(np.float64, copy=False)
 
 
 def spectra(values, shape, name="spectra"):

@@ -83,6 +83,16 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
             If the density, the priors, the classes or the data cannot be used.  Where the density refuses
             the rows of a class, a note names the class.
         """
+        before = vars(self).copy()
+        try:
+            self._fit(X, y, sample_weight)
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)  # what was learned before can still be used
+            raise
+        return self
+
+    def _fit(self, X, y, sample_weight):
         _check_density(self.density, sample_weight)
         y = validate_data(self, y=y)
         check_classification_targets(y)
@@ -105,7 +115,6 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
                 error.add_note(f"This is about class {label!s}, which has {own.sum()} rows.")
                 raise
         self.classes_, self.priors_, self.densities_ = classes, priors, densities
-        return self
 
     def log_joint(self, X):
         """Log prior plus log density of each row in each class, (N, C), nats; X is like that of `fit`."""
@@ -157,7 +166,7 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        if hasattr(self.density, "__sklearn_tags__"):
+        if hasattr(self.density, "__sklearn_tags__") and not isinstance(self.density, type):
             tags.input_tags = get_tags(self.density).input_tags
         return tags
 
@@ -249,7 +258,8 @@ def _check_mass(mass, member, classes):
 
 
 def _checked_priors(priors, classes):
-    priors = np.asarray(priors, dtype=np.float64)
+    priors = _checks.array(priors, "priors")
+    _checks.real(priors, "priors")
     if priors.shape != classes.shape:
         raise ValueError(
             f"priors must hold one probability for each of the {len(classes)} classes, in the order of "

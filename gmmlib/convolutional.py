@@ -446,6 +446,7 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
         _checks.non_negative(self.tol, "tol")
         _checks.non_negative(self.variance_floor, "variance_floor")
         Mechanism.checked(self.mechanism)
+        _checks.callback(self.callback)
 
     def _fold(self, X):
         layout = fold(X.shape[1:], zero_frequency=not self.zero_mean_patches)
@@ -518,9 +519,7 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
         for key, shape in expected.items():
             if key not in mapping:
                 raise ValueError(f'{name} must hold "weights" and "spectra"; got {sorted(mapping)}.')
-            given[key] = np.asarray(mapping[key], dtype=np.float64)
-            if given[key].shape != shape:
-                raise ValueError(f"{name}[{key!r}] must have shape {shape}; got {given[key].shape}.")
+            given[key] = _checks.parameter(mapping[key], f"{name}[{key!r}]", shape)
         weights = given["weights"]
         # Contiguous, as EM's own are: BLAS sums in another order otherwise.
         spectra = np.ascontiguousarray(given["spectra"].reshape(self.n_components, -1)[:, layout.bins])

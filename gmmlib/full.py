@@ -403,6 +403,8 @@ class FullGMM(DensityMixin, BaseEstimator):
             raise ValueError(f"min_weight must be below 1, a share of the weight; got {self.min_weight!r}.")
         _checks.one_of(self.means, "means", ("free", "zero"))
         Mechanism.checked(self.mechanism)
+        _checks.random_state(self.random_state)
+        _checks.callback(self.callback)
 
     def _workers(self):
         return Workers(_checks.positive_integer(self.chunk_size, "chunk_size"))

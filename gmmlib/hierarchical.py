@@ -264,6 +264,7 @@ class HierarchicalGMM(DensityMixin, BaseEstimator):
         lower = self._lower()
         lower._check_settings()
         _checks.positive_integer(self.n_top, "n_top")
+        _checks.callback(self.callback)
         X = _groups(X)
         weight = _checks.sample_weight(sample_weight, len(X))
         if np.count_nonzero(weight) < self.n_top:
@@ -314,7 +315,8 @@ class HierarchicalGMM(DensityMixin, BaseEstimator):
 
     def predict_proba(self, X):
         """Posterior of each top component, (N, T); exactly 0 where it is below exp(-40)."""
-        return self._by_chunk(X, lambda found: found.top, self.n_top)
+        check_is_fitted(self)
+        return self._by_chunk(X, lambda found: found.top, len(self.top_weights_))
 
     def predict_views(self, X):
         """Most probable lower component of each image in the light of its whole group, (N, G)."""
@@ -323,7 +325,7 @@ class HierarchicalGMM(DensityMixin, BaseEstimator):
     def predict_views_proba(self, X):
         """Posterior of each lower component of each image given its whole group, (N, G, K)."""
         check_is_fitted(self)
-        return self._by_chunk(X, lambda found: found.lower, len(_groups(X)[0]), self.n_components)
+        return self._by_chunk(X, lambda found: found.lower, len(_groups(X)[0]), len(self.spectra_))
 
     def sample(self, n_samples=1, n_views=2, random_state=None):
         """Draw groups.
@@ -441,9 +443,7 @@ class HierarchicalGMM(DensityMixin, BaseEstimator):
         shapes = {"top_weights": (self.n_top,), "conditionals": (self.n_top, self.n_components)}
         given = {}
         for key, shape in shapes.items():
-            given[key] = values = np.asarray(mapping[key], dtype=np.float64)
-            if values.shape != shape:
-                raise ValueError(f"{name}[{key!r}] must have shape {shape}; got {values.shape}.")
+            given[key] = values = _checks.parameter(mapping[key], f"{name}[{key!r}]", shape)
             total = values.sum(axis=-1)
             if not (values >= 0).all() or np.abs(total - 1).max() > 1e-6:
                 raise ValueError(
