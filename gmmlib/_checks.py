@@ -114,7 +114,7 @@ def not_infinite(X, name):
 
 def moderate(X, name):
     """Refuse values whose squares would overflow; NaN passes."""
-    if X.dtype.kind == "f" and np.finfo(X.dtype).max > LARGEST:  # float32 cannot hold the limit
+    if X.dtype.kind == "f" and float(np.finfo(X.dtype).max) > LARGEST:  # float32 cannot hold the limit
         expected = f"at most {LARGEST:g} in size, so that products do not overflow"
         _refuse(X, name, lambda block: np.abs(block) > LARGEST, expected, "larger", "Scale the data first.")
 
