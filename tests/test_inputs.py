@@ -16,6 +16,7 @@ from numpy.testing import assert_array_equal
 from scipy import sparse
 from sklearn.base import BaseEstimator, is_classifier
 from sklearn.exceptions import NotFittedError
+from sklearn.neighbors import KernelDensity
 
 import gmmlib
 from gmmlib.classify import GenerativeClassifier
@@ -396,6 +397,35 @@ def test_bad_draws_are_refused(fitted, name, method, argument):
             continue
         bad = needed | {argument: value}
         refused(model, X, argument, lambda bad=bad: getattr(model, method)(**bad))
+
+
+# Rows that a fit of far smaller ones gives no density
+
+SMALL = 1e-120
+OUT_OF_REACH = {
+    "ConvolutionalGMM": ConvolutionalGMM(2, variance_floor=SMALL**2, max_iter=1, random_state=0),
+    "FullGMM": FullGMM(2, reg_covar=SMALL**2, max_iter=1, random_state=0),
+    "FullGMM, values missing": FullGMM(2, reg_covar=SMALL**2, max_iter=1, allow_missing=True, random_state=0),
+    "GenerativeClassifier of rows": GenerativeClassifier(KernelDensity(kernel="tophat", bandwidth=SMALL)),
+    "HierarchicalGMM": HierarchicalGMM(2, 2, variance_floor=SMALL**2, max_iter=1, random_state=0),
+    "PhaseBlindGMM": PhaseBlindGMM(2, reg_covar=SMALL**2, max_iter=1, random_state=0),
+    "TransformedGMM": TransformedGMM(2, variance_floor=SMALL**2, max_iter=1, random_state=0),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", OUT_OF_REACH)
+def test_rows_out_of_reach_are_refused_and_not_nan(name):
+    X = SUBJECTS[name][1]
+    model = copy.deepcopy(OUT_OF_REACH[name]).fit(SMALL * X, CLASSES)
+    far = SMALL * X
+    far[3] = X[3] * 1e100
+    for method in ("log_joint", "score_samples", "predict", "predict_proba"):
+        if method in public_methods(type(model)):
+            refused(model, SMALL * X, "X must have a density", lambda m=method: getattr(model, m)(far))
+    if name == "FullGMM, values missing":
+        far[3, 0] = np.nan
+        refused(model, SMALL * X, "row 3", lambda: model.score_samples(far))
 
 
 # Before any fit

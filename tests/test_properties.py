@@ -26,13 +26,13 @@ from gmmlib.stack import StackedGMM
 from gmmlib.templates import TransformedGMM
 
 settings.register_profile(
-    "short", max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    "short", max_examples=70, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
 )
 settings.register_profile(
     "nightly", settings.get_profile("short"), max_examples=1000, derandomize=False, print_blob=True
 )
 
-DTYPES = ("?", "u1", "<i2", ">i4", "<i8", "<f4", ">f4", "<f8", ">f8")
+DTYPES = ("?", "u1", "<i2", ">i4", "<i8", "<f4", ">f4", ">f8", "<f8", "<f8", "<f8", "<f8")
 ORDERS = {
     "C": np.ascontiguousarray,
     "Fortran": np.asfortranarray,
@@ -55,7 +55,7 @@ class Case(NamedTuple):
     order: str
     exponent: int  # of the scale, a power of ten, where the dtype has room for it
     repeated: bool  # rows come twice
-    constant: bool  # a column never varies
+    constant: bool  # a column, or a pixel, never varies
     weights: str
     weight_exponent: int
     ridge: float  # in units of the scale
@@ -96,7 +96,7 @@ def data(case, *sides):
     if case.repeated:
         X = X[rng.integers(0, max(2, case.n_rows // 2), case.n_rows)]
     if case.constant:
-        X[..., 0] = 1.5
+        X.reshape(len(X), -1)[:, 0] = 1.5
     dtype, exponent = np.dtype(case.dtype), 0
     if dtype.kind == "f":
         most = 15 if dtype.itemsize == 4 else 150
