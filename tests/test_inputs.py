@@ -457,3 +457,13 @@ def test_the_size_of_the_table(record_property):
         record_property(what, size)
     print(sizes)
     assert sum(sizes.values()) > 3000
+
+
+@pytest.mark.parametrize("name", ["ConvolutionalGMM", "FullGMM"])
+def test_a_refused_fit_leaves_the_moments_of_online_steps(name):
+    model, X = copy.deepcopy(SUBJECTS[name][0]), SUBJECTS[name][1]
+    model.partial_fit(X)
+    other = copy.deepcopy(model)
+    model.init = "other"
+    refused(model, X, "init", lambda: model.fit(X))
+    assert_array_equal(scores(model.partial_fit(X), X), scores(other.partial_fit(X), X))
