@@ -462,7 +462,7 @@ def test_the_size_of_the_table(record_property):
 @pytest.mark.parametrize("name", ["ConvolutionalGMM", "FullGMM"])
 def test_a_refused_fit_leaves_the_moments_of_online_steps(name):
     model, X = copy.deepcopy(SUBJECTS[name][0]), SUBJECTS[name][1]
-    model.partial_fit(X)
+    model.partial_fit(X).partial_fit(X[::-2]).partial_fit(X[::3])  # the steps taken count
     other = copy.deepcopy(model)
     model.init = "other"
     refused(model, X, "init", lambda: model.fit(X))
