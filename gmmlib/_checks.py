@@ -8,6 +8,7 @@ import numbers
 import numpy as np
 
 ROWS_AT_ONCE = 4096  # checks walk the data in blocks, so that they need no memory of its size
+LARGEST = 1e150  # a few million squares of such values can still be added in float64
 
 
 def positive_integer(value, name):
@@ -39,18 +40,28 @@ def one_of(value, name, options):
     return value
 
 
-def generator(random_state):
+def callback(value):
+    """Refuse a callback that cannot be called, before anything is computed."""
+    if value is not None and not callable(value):
+        raise ValueError(f"callback must be None or a function of a model and an iteration; got {value!r}.")
+
+
+def random_state(value):
+    """Refuse what no generator can be made of."""
+    if isinstance(value, np.random.Generator | np.random.RandomState) or value is None:
+        return
+    if not isinstance(value, numbers.Integral) or value < 0:
+        raise ValueError(
+            f"random_state must be None, an integer >= 0 or a numpy Generator or RandomState; got {value!r}."
+        )
+
+
+def generator(seed):
     """Turn None, an integer, a Generator or a RandomState into a Generator."""
-    if isinstance(random_state, np.random.Generator):
-        return random_state
-    if isinstance(random_state, np.random.RandomState):
-        return np.random.default_rng(random_state.randint(2**32, size=4, dtype=np.uint64))
-    if random_state is None or (isinstance(random_state, numbers.Integral) and random_state >= 0):
-        return np.random.default_rng(random_state)
-    raise ValueError(
-        "random_state must be None, an integer >= 0 or a numpy Generator or RandomState; "
-        f"got {random_state!r}."
-    )
+    random_state(seed)
+    if isinstance(seed, np.random.RandomState):
+        seed = seed.randint(2**32, size=4, dtype=np.uint64)
+    return np.random.default_rng(seed)
 
 
 def images(X, name="X", shape=None):
@@ -58,14 +69,13 @@ def images(X, name="X", shape=None):
 
     `shape` is the (H, W) that a fitted model expects.
     """
-    X = np.asarray(X)
+    X = array(X, name)
     if X.ndim != 3:
         raise ValueError(
             f"{name} must hold images in an array of shape (N, H, W); got shape {X.shape}. "
             f"One image is image[None]; rows of pixels are reshaped with {name}.reshape(-1, H, W)."
         )
-    if X.dtype.kind not in "buif":
-        raise ValueError(f"{name} must hold real numbers; got dtype {X.dtype}.")
+    real(X, name)
     if X.size == 0:
         raise ValueError(f"{name} must hold at least one image of at least one pixel; got shape {X.shape}.")
     if shape is not None and X.shape[1:] != tuple(shape):
@@ -74,7 +84,22 @@ def images(X, name="X", shape=None):
             f"got {X.shape[1]} x {X.shape[2]}. Crop or resize them, or fit a model on this size."
         )
     finite(X, name)
+    moderate(X, name)
     return X
+
+
+def array(values, name):
+    """Return an array, uncopied if it is one already; lists must not be ragged."""
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise ValueError(f"{name} must be an array, or lists of equal lengths; numpy says: {error}") from None
+
+
+def real(X, name):
+    """Refuse arrays of anything but real numbers."""
+    if X.dtype.kind not in "buif":
+        raise ValueError(f"{name} must hold real numbers; got dtype {X.dtype}.")
 
 
 def finite(X, name):
@@ -87,7 +112,14 @@ def not_infinite(X, name):
     _refuse(X, name, np.isinf, "finite or NaN", "infinite")
 
 
-def _refuse(X, name, is_bad, expected, bad_kind):
+def moderate(X, name):
+    """Refuse values whose squares would overflow; NaN passes."""
+    if X.dtype.kind == "f" and float(np.finfo(X.dtype).max) > LARGEST:  # float32 cannot hold the limit
+        expected = f"at most {LARGEST:g} in size, so that products do not overflow"
+        _refuse(X, name, lambda block: np.abs(block) > LARGEST, expected, "larger", "Scale the data first.")
+
+
+def _refuse(X, name, is_bad, expected, bad_kind, remedy="Remove or replace them first."):
     if X.dtype.kind != "f":
         return
     count, first = 0, None
@@ -101,21 +133,36 @@ def _refuse(X, name, is_bad, expected, bad_kind):
     if count:
         raise ValueError(
             f"{name} must be {expected}; got {count} value{'s' if count > 1 else ''} that "
-            f"{'are' if count > 1 else 'is'} {bad_kind}, the first at index {first}. "
-            "Remove or replace them first."
+            f"{'are' if count > 1 else 'is'} {bad_kind}, the first at index {first}. {remedy}"
         )
+
+
+def log_joints(joint, first_row):
+    """Refuse chunks of log joints (n, K) with rows that no component gives a density in float64."""
+    best = joint.max(axis=1)
+    if not np.isfinite(best).all():
+        row = int((~np.isfinite(best)).argmax())
+        raise ValueError(
+            "X must have a density above 0 in float64 in every row; got the largest log density "
+            f"{best[row]:g} in row {first_row + row}: it overflows. Scale X as the data of fit, or leave "
+            "such rows out."
+        )
+    return joint
 
 
 def sample_weight(weight, n_rows):
     """Return row weights as a float64 (N,) array; None means one each."""
     if weight is None:
         return np.ones(n_rows)
-    weight = np.asarray(weight, dtype=np.float64)
+    weight = array(weight, "sample_weight")
     if weight.shape != (n_rows,):
         raise ValueError(
             f"sample_weight must hold one weight a row, shape ({n_rows},); got shape {weight.shape}."
         )
+    real(weight, "sample_weight")
     finite(weight, "sample_weight")
+    moderate(weight, "sample_weight")
+    weight = weight.astype(np.float64, copy=False)
     if weight.min() < 0:
         raise ValueError(
             f"sample_weight must not be negative; got {weight.min():g} at index {int(weight.argmin())}."
@@ -198,6 +245,15 @@ def posteriors(values, name="posteriors"):
             "Pass what predict_proba returns."
         )
     return values
+
+
+def parameter(values, name, shape):
+    """Return one of the parameters of a start or a file as float64 of that shape."""
+    values = array(values, name)
+    real(values, name)
+    if values.shape != shape:
+        raise ValueError(f"{name} must have shape {shape}; got {values.shape}.")
+    return values.astype(np.float64, copy=False)
 
 
 def spectra(values, shape, name="spectra"):

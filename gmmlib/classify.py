@@ -87,6 +87,16 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
             If the density, the priors, the classes or the data cannot be used.  Where the density refuses
             the rows of a class, a note names the class.
         """
+        before = vars(self).copy()
+        try:
+            self._fit(X, y, sample_weight)
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)  # what was learned before can still be used
+            raise
+        return self
+
+    def _fit(self, X, y, sample_weight):
         _check_density(self.density, sample_weight)
         y = validate_data(self, y=y)
         check_classification_targets(y)
@@ -111,7 +121,6 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
                 )
                 raise
         self.classes_, self.priors_, self.densities_ = classes, priors, densities
-        return self
 
     def log_joint(self, X):
         """Log prior plus log density of each row in each class, (N, C), nats; X is like that of `fit`."""
@@ -119,7 +128,8 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
         X = self._data(X)
         with np.errstate(divide="ignore"):
             log_prior = np.log(self.priors_)
-        return np.column_stack([density.score_samples(X) for density in self.densities_]) + log_prior
+        joint = np.column_stack([density.score_samples(X) for density in self.densities_]) + log_prior
+        return _checks.log_joints(joint, 0)
 
     def decision_function(self, X):
         """Log-odds of each class against all others together, (N, C), nats.
@@ -167,13 +177,13 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        if hasattr(self.density, "__sklearn_tags__"):
+        if hasattr(self.density, "__sklearn_tags__") and not isinstance(self.density, type):
             tags.input_tags = get_tags(self.density).input_tags
         return tags
 
     def _data(self, X, reset=False):
         """Images, or rows of numbers; what else they must be, the densities know."""
-        if np.asarray(X).ndim == 3:
+        if _checks.array(X, "X").ndim > 2:
             return _checks.images(X)
         return validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite=False)
 
@@ -299,7 +309,8 @@ def _check_mass(mass, member, classes):
 
 
 def _checked_priors(priors, classes):
-    priors = np.asarray(priors, dtype=np.float64)
+    priors = _checks.array(priors, "priors")
+    _checks.real(priors, "priors")
     if priors.shape != classes.shape:
         raise ValueError(
             f"priors must hold one probability for each of the {len(classes)} classes, in the order of "

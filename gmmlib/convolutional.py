@@ -250,7 +250,6 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
         weight = _checks.sample_weight(sample_weight, len(X))
         _checks.enough_rows(weight, self.n_components)
         layout = self._fold(X)
-        self._online = None
         mechanism = Mechanism(self.mechanism, len(X), self.random_state)
         file = Checkpoint(self, X, weight)
         with self._workers() as workers:
@@ -333,23 +332,12 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
 
         Takes images (N, H, W) of the size fitted on; ValueError otherwise.
         """
-        X = self._images(X)
-        slope, constant = coefficients(self._parameters, self._layout.multiplicity)
-        with self._workers() as workers:
-            return workers.fill(
-                lambda rows: powers(X[rows], self._layout) @ slope + constant,
-                np.empty((len(X), len(constant))),
-            )
+        check_is_fitted(self)
+        return self._by_chunk(X, lambda joint: joint, len(self.weights_))
 
     def score_samples(self, X):
         """Log-likelihood of each image, (N,), nats; memory does not grow with N."""
-        X = self._images(X)
-        slope, constant = coefficients(self._parameters, self._layout.multiplicity)
-        with self._workers() as workers:
-            return workers.fill(
-                lambda rows: posterior.evidence(powers(X[rows], self._layout) @ slope + constant),
-                np.empty(len(X)),
-            )
+        return self._by_chunk(X, posterior.evidence)
 
     def score(self, X, y=None):
         """Mean log-likelihood, nats an image."""
@@ -451,7 +439,6 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
         model.log_likelihoods_ = arrays["log_likelihoods"]
         model.converged_ = bool(arrays["converged"])
         model.n_iter_ = int(arrays["n_iter"])
-        model._online = None
         return model
 
     @property
@@ -475,6 +462,7 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
         _checks.non_negative(self.tol, "tol")
         _checks.non_negative(self.variance_floor, "variance_floor")
         Mechanism.checked(self.mechanism)
+        _checks.callback(self.callback)
 
     def _fold(self, X):
         layout = fold(X.shape[1:], zero_frequency=not self.zero_mean_patches)
@@ -489,7 +477,20 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
         check_is_fitted(self)
         return _checks.images(X, shape=self.image_shape_)
 
+    def _by_chunk(self, X, function, *columns):
+        """Fill an array (N, *columns) with a function of the log joints of each chunk."""
+        X = self._images(X)
+        slope, constant = coefficients(self._parameters, self._layout.multiplicity)
+
+        def evaluate(rows):
+            joint = powers(X[rows], self._layout) @ slope + constant
+            return function(_checks.log_joints(joint, rows.start))
+
+        with self._workers() as workers:
+            return workers.fill(evaluate, np.empty((len(X), *columns)))
+
     def _set(self, layout, parameters):
+        self._online = None  # moments of other parameters
         self._layout = layout
         self._parameters = parameters
         self.image_shape_ = layout.shape
@@ -534,9 +535,7 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
         for key, shape in expected.items():
             if key not in mapping:
                 raise ValueError(f'{name} must hold "weights" and "spectra"; got {sorted(mapping)}.')
-            given[key] = np.asarray(mapping[key], dtype=np.float64)
-            if given[key].shape != shape:
-                raise ValueError(f"{name}[{key!r}] must have shape {shape}; got {given[key].shape}.")
+            given[key] = _checks.parameter(mapping[key], f"{name}[{key!r}]", shape)
         weights = given["weights"]
         # Contiguous, as EM's own are: BLAS sums in another order otherwise.
         spectra = np.ascontiguousarray(given["spectra"].reshape(self.n_components, -1)[:, layout.bins])

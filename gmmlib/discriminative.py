@@ -33,6 +33,7 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_softmax, logsumexp
 from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
 from gmmlib import _checks, _interrupts, _kernels, posterior, storage
@@ -409,6 +410,7 @@ class DiscriminativeGMM(ClassifierMixin, BaseEstimator):
         _checks.positive(self.variance_floor, "variance_floor")
         _checks.positive(self.temperature, "temperature")
         _checks.non_negative(self.shrinkage, "shrinkage")
+        _checks.callback(self.callback)
 
     def _workers(self):
         return Workers(self.chunk_size)
@@ -468,8 +470,9 @@ def _mixture(logits, filters, common):
 
 def _one_class_each(y, n_rows):
     """Return the classes of images as an array (N,)."""
-    y = np.asarray(y)
+    y = _checks.array(y, "y")
     if y.shape != (n_rows,):
         raise ValueError(f"y must hold the class of each of the {n_rows} images; got shape {y.shape}.")
     _checks.finite(y, "y")
+    check_classification_targets(y)
     return y

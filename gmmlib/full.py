@@ -158,7 +158,6 @@ class FullGMM(DensityMixin, BaseEstimator):
             if isinstance(start, np.ndarray):
                 start = start[weight > 0]
             X, weight = X[weight > 0], weight[weight > 0]
-        self._online = None
         file = Checkpoint(self, X, weight)
         state = file.read()
         with self._workers() as workers:
@@ -240,7 +239,6 @@ class FullGMM(DensityMixin, BaseEstimator):
             with self._workers() as workers:
                 run = full_em.Run(self, X, weight, workers, start)
                 self._set(run.unturned(run.start()))
-            self._online = None
         moments = self._online
         if moments is None:
             steps = 0 if first else 1  # a first batch counts in full, for the start came from it
@@ -397,7 +395,6 @@ class FullGMM(DensityMixin, BaseEstimator):
         model.component_counts_ = arrays["component_counts"]
         model.converged_ = bool(arrays["converged"])
         model.n_iter_ = int(arrays["n_iter"])
-        model._online = None
         return model
 
     def __sklearn_is_fitted__(self):
@@ -417,6 +414,8 @@ class FullGMM(DensityMixin, BaseEstimator):
             raise ValueError(f"min_weight must be below 1, a share of the weight; got {self.min_weight!r}.")
         _checks.one_of(self.means, "means", ("free", "zero"))
         Mechanism.checked(self.mechanism)
+        _checks.random_state(self.random_state)
+        _checks.callback(self.callback)
 
     def _workers(self):
         return Workers(_checks.positive_integer(self.chunk_size, "chunk_size"))
@@ -425,10 +424,12 @@ class FullGMM(DensityMixin, BaseEstimator):
         if not reset:
             check_is_fitted(self)
         X = validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite=False)
+        _checks.real(X, "X")  # dates pass for numbers up to here
         if missing and self.allow_missing:
             _checks.not_infinite(X, "X")
         else:
             _checks.finite(X, "X")
+        _checks.moderate(X, "X")
         return X
 
     def _start(self, n_rows):
@@ -448,6 +449,7 @@ class FullGMM(DensityMixin, BaseEstimator):
     def _set(self, learned):
         self.weights_, self.means_, self.covariances_ = learned
         self._scorer = []
+        self._online = None  # moments of other parameters
 
     def _callback(self, run):
         if self.callback is None:
@@ -473,13 +475,12 @@ class FullGMM(DensityMixin, BaseEstimator):
 
         def evaluate(rows):
             if self.allow_missing and np.isnan(X[rows]).any():
-                return function(
-                    missing.log_joint(
-                        np.asarray(X[rows], dtype=np.float64), self.weights_, self.means_, self.covariances_
-                    )
-                )
-            Y = parameters.axes.turn(X[rows])
-            return function(whitening.log_joint(Y, parameters.whiteners, everything=everything))
+                samples = np.asarray(X[rows], dtype=np.float64)
+                joint = missing.log_joint(samples, self.weights_, self.means_, self.covariances_)
+            else:
+                Y = parameters.axes.turn(X[rows])
+                joint = whitening.log_joint(Y, parameters.whiteners, everything=everything)
+            return function(_checks.log_joints(joint, rows.start))
 
         with self._workers() as workers:
             shape = (len(X), len(self.weights_)) if per_component else len(X)

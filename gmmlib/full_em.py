@@ -166,9 +166,7 @@ def given(mapping, n_components, dimension, name):
     }
     arrays = {}
     for key, shape in shapes.items():
-        arrays[key] = np.array(mapping[key], dtype=np.float64)
-        if arrays[key].shape != shape:
-            raise ValueError(f"{name}[{key!r}] must have shape {shape}; got {arrays[key].shape}.")
+        arrays[key] = _checks.parameter(mapping[key], f"{name}[{key!r}]", shape).copy()
         _checks.finite(arrays[key], f"{name}[{key!r}]")
     weights = arrays["weights"]
     if weights.min() < 0 or abs(weights.sum() - 1) > 1e-6:

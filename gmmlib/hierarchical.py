@@ -264,6 +264,7 @@ class HierarchicalGMM(DensityMixin, BaseEstimator):
         lower = self._lower()
         lower._check_settings()
         _checks.positive_integer(self.n_top, "n_top")
+        _checks.callback(self.callback)
         X = _groups(X)
         weight = _checks.sample_weight(sample_weight, len(X))
         if np.count_nonzero(weight) < self.n_top:
@@ -315,7 +316,8 @@ class HierarchicalGMM(DensityMixin, BaseEstimator):
 
     def predict_proba(self, X):
         """Posterior of each top component, (N, T); exactly 0 where it is below exp(-40)."""
-        return self._by_chunk(X, lambda found: found.top, self.n_top)
+        check_is_fitted(self)
+        return self._by_chunk(X, lambda found: found.top, len(self.top_weights_))
 
     def predict_views(self, X):
         """Most probable lower component of each image in the light of its whole group, (N, G)."""
@@ -324,7 +326,7 @@ class HierarchicalGMM(DensityMixin, BaseEstimator):
     def predict_views_proba(self, X):
         """Posterior of each lower component of each image given its whole group, (N, G, K)."""
         check_is_fitted(self)
-        return self._by_chunk(X, lambda found: found.lower, len(_groups(X)[0]), self.n_components)
+        return self._by_chunk(X, lambda found: found.lower, len(_groups(X)[0]), len(self.spectra_))
 
     def sample(self, n_samples=1, n_views=2, random_state=None):
         """Draw groups.
@@ -442,9 +444,7 @@ class HierarchicalGMM(DensityMixin, BaseEstimator):
         shapes = {"top_weights": (self.n_top,), "conditionals": (self.n_top, self.n_components)}
         given = {}
         for key, shape in shapes.items():
-            given[key] = values = np.asarray(mapping[key], dtype=np.float64)
-            if values.shape != shape:
-                raise ValueError(f"{name}[{key!r}] must have shape {shape}; got {values.shape}.")
+            given[key] = values = _checks.parameter(mapping[key], f"{name}[{key!r}]", shape)
             total = values.sum(axis=-1)
             if not (values >= 0).all() or np.abs(total - 1).max() > 1e-6:
                 raise ValueError(
@@ -506,6 +506,7 @@ class HierarchicalGMM(DensityMixin, BaseEstimator):
         def evaluate(rows):
             P = _powers(X[rows], self._layout)
             density = log_densities(self._parameters.spectra, P, self._layout.multiplicity)
+            _checks.log_joints(density.min(axis=1), rows.start)  # every image of the group needs a density
             return function(posteriors(self._parameters, density, np.ones(len(P))))
 
         with self._workers(X) as workers:
@@ -514,13 +515,13 @@ class HierarchicalGMM(DensityMixin, BaseEstimator):
 
 def _groups(X, shape=None):
     """Return checked groups of images (N, G, H, W)."""
-    X = np.asarray(X)
+    X = _checks.array(X, "X")
     if X.ndim != 4:
         raise ValueError(
             f"X must hold groups of images in an array of shape (N, G, H, W); got shape {X.shape}. "
             "Single images (N, H, W) are groups of one: X[:, None]."
         )
-    _checks.images(X.reshape(-1, *X.shape[2:]), shape=shape)
+    _checks.images(X.reshape(X.shape[0] * X.shape[1], *X.shape[2:]), shape=shape)
     return X
 
 

@@ -159,6 +159,11 @@ class PenalisedGMM(ConvolutionalGMM):
         return super().fit(X, sample_weight=sample_weight)
 
     @property
+    def partial_fit(self):
+        """Not there: a step of the penalised fit needs the parameters of the step before."""
+        raise AttributeError("PenalisedGMM has no partial_fit: its penalty is one on a whole fit. Use fit.")
+
+    @property
     def common_spectrum_(self):
         """Median of the components' spectra, (H, W//2 + 1)."""
         check_is_fitted(self)

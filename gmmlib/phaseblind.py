@@ -230,12 +230,13 @@ class PhaseBlindGMM(DensityMixin, BaseEstimator):
     def log_joint(self, X):
         """Log weight plus log density of each image under each component, (N, K), nats."""
         lead, common = self._coordinates(X)
-        return self.mixture_.log_joint(lead) + common[:, None]
+        return _checks.log_joints(self.mixture_.log_joint(lead) + common[:, None], 0)
 
     def score_samples(self, X):
         """Log-likelihood of each image, (N,), nats."""
         lead, common = self._coordinates(X)
-        return self.mixture_.score_samples(lead) + common
+        joint = self.mixture_.score_samples(lead) + common
+        return _checks.log_joints(joint[:, None], 0)[:, 0]
 
     def score(self, X, y=None):
         """Mean log-likelihood, nats an image."""

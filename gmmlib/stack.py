@@ -310,7 +310,7 @@ class StackedGMM(TransformerMixin, BaseEstimator):
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         lowest = self._numbered().get("layer0")
-        if hasattr(lowest, "__sklearn_tags__"):
+        if hasattr(lowest, "__sklearn_tags__") and not isinstance(lowest, type):
             tags.input_tags = get_tags(lowest).input_tags
         return tags
 

@@ -343,13 +343,14 @@ class TransformedGMM(DensityMixin, BaseEstimator):
         _checks.non_negative(self.tol, "tol")
         _checks.non_negative(self.variance_floor, "variance_floor")
         _checks.one_of(self.noise, "noise", NOISE)
+        _checks.callback(self.callback)
         X = _checks.images(X)
         weight = _checks.sample_weight(sample_weight, len(X))
         _checks.enough_rows(weight, self.n_components)
         layout, shifts = fold(X.shape[1:]), self._window(X.shape[1:])
         file = Checkpoint(self, X, weight)
         state = file.read()
-        with self._workers(shifts) as workers:
+        with self._workers(self.n_components, shifts) as workers:
             parameters, trace = em(
                 Saved(_unpacked(state.statistics), state.log_likelihoods)
                 if state
@@ -375,11 +376,13 @@ class TransformedGMM(DensityMixin, BaseEstimator):
         Takes images (N, H, W) of the size fitted on; ValueError otherwise.
         """
 
+        check_is_fitted(self)
+
         def per_component(joint):
             n, n_components, n_shifts = joint.shape
             return _normalise(joint.reshape(-1, n_shifts)).reshape(n, n_components)
 
-        return self._by_chunk(X, per_component, (self.n_components,))
+        return self._by_chunk(X, per_component, (len(self.weights_),))
 
     def score_samples(self, X):
         """Log-likelihood of each image, (N,), nats; memory does not grow with N."""
@@ -416,7 +419,7 @@ class TransformedGMM(DensityMixin, BaseEstimator):
             ``shifted(X, -shifts)`` lies on the templates.
         """
         best = self._by_chunk(X, lambda joint: joint.reshape(len(joint), -1).argmax(axis=1), dtype=np.intp)
-        rows, columns = self._window(self.image_shape_)
+        rows, columns = self._shifts
         label, shift = np.divmod(best, len(rows) * len(columns))
         row, column = np.divmod(shift, len(columns))
         return label, _signed(np.stack([rows[row], columns[column]], axis=1), self.image_shape_)
@@ -443,7 +446,7 @@ class TransformedGMM(DensityMixin, BaseEstimator):
         labels = np.repeat(np.arange(len(counts)), counts)
         noise = fft.rfft2(rng.standard_normal((n_samples, *self.image_shape_)))
         noise = fft.irfft2(noise * np.sqrt(self.spectra_)[labels], s=self.image_shape_)
-        shifts = np.stack([rng.choice(axis, n_samples) for axis in self._window(self.image_shape_)], axis=1)
+        shifts = np.stack([rng.choice(axis, n_samples) for axis in self._shifts], axis=1)
         return shifted(self.means_[labels], shifts) + noise, labels
 
     def save(self, path):
@@ -500,26 +503,29 @@ class TransformedGMM(DensityMixin, BaseEstimator):
             )
         return window(shape, int(self.max_shift))
 
-    def _workers(self, shifts):
-        return Workers(max(1, TRIPLES // (self.n_components * shifts.size)))
+    @staticmethod
+    def _workers(n_components, shifts):
+        return Workers(max(1, TRIPLES // (n_components * shifts.size)))
 
     def _by_chunk(self, X, function, columns=(), dtype=np.float64):
         """Fill an array (N, *columns) with a function of the log joints of each chunk."""
         check_is_fitted(self)
         X = _checks.images(X, shape=self.image_shape_)
-        shifts = self._window(self.image_shape_)
-        prepared = bank(self._parameters, self._layout, shifts)
+        prepared = bank(self._parameters, self._layout, self._shifts)
 
         def evaluate(rows):
             z, P = fft.rfft2(X[rows], norm="ortho"), powers(X[rows], self._layout)
-            return function(log_joints(prepared, z, P))
+            joint = log_joints(prepared, z, P)
+            _checks.log_joints(joint.reshape(len(joint), -1), rows.start)
+            return function(joint)
 
-        with self._workers(shifts) as workers:
+        with self._workers(len(self.weights_), self._shifts) as workers:
             return workers.fill(evaluate, np.empty((len(X), *columns), dtype=dtype))
 
     def _set(self, layout, parameters):
         self._layout = layout
         self._parameters = parameters
+        self._shifts = self._window(layout.shape)
         self.image_shape_ = layout.shape
         self.weights_, self.means_, _ = parameters
         self.spectra_ = unfold(parameters.spectra, layout)
@@ -550,9 +556,7 @@ class TransformedGMM(DensityMixin, BaseEstimator):
         for key, shape in expected.items():
             if key not in mapping:
                 raise ValueError(f'{name} must hold "weights", "means" and "spectra"; got {sorted(mapping)}.')
-            given[key] = np.asarray(mapping[key], dtype=np.float64)
-            if given[key].shape != shape:
-                raise ValueError(f"{name}[{key!r}] must have shape {shape}; got {given[key].shape}.")
+            given[key] = _checks.parameter(mapping[key], f"{name}[{key!r}]", shape)
             _checks.finite(given[key], f"{name}[{key!r}]")
         weights = given["weights"]
         if not (weights >= 0).all() or abs(weights.sum() - 1) > 1e-6:

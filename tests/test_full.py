@@ -1077,7 +1077,7 @@ def test_the_messages_of_sample():
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")
 def test_values_that_overflow_are_an_error_that_says_so():
-    with pytest.raises((FloatingPointError, ValueError), match=r"log-likelihood|singular"):
+    with pytest.raises(ValueError, match=r"X must be at most 1e\+150 in size"):
         fit(1e200 * data(), init="random_from_data")
 
 
