@@ -290,6 +290,7 @@ BAD_SETTINGS = {
     "frame": (3, "frame", {}, (1, 2, 3, 4, 5)),
     "random_state": SEED,
     "callback": FUNCTION,
+    "checkpoint": [3, 2.5, True, [], object()],
     "density": (None, 3, FullGMM, "FullGMM"),
     "layers": (None, [], 3, [3], FullGMM(2), [FullGMM]),
     "codes": ("other", None, 3, ["posterior"] * 3, ["posterior", "other"]),
