@@ -25,6 +25,7 @@ from threadpoolctl import threadpool_limits
 from gmmlib import _checks, _kernels, posterior, triangular, whitening
 from gmmlib.em import Mechanism, Workers
 
+ASIDE = 0.1  # standard deviations between components that start at one place
 EMPTY = 1e-10  # share of the weight below which a component has no samples left
 REMEDIES = (
     "Set reg_covar above 0 (it is added to every variance, in squared units of the data), drop such "
@@ -115,6 +116,18 @@ def covariance_into(matrix, Y, resp, mass, mean, reg_covar):
         _kernels.gather_centred(Y, some, mean, resp, 1 / mass, centred)
         triangular.add_gram(matrix, centred, fresh=begin == 0)
     np.einsum("ii->i", matrix)[...] += reg_covar
+
+
+def apart(centres, deviation, rng):
+    """Move centres (K, D) aside that coincide with an earlier one, by `ASIDE` standard deviations (D,).
+
+    Components that start alike would be told apart by rounding alone, on each processor in another way.
+    """
+    for k in range(1, len(centres)):
+        away = (((centres[:k] - centres[k]) / deviation) ** 2).mean(axis=1)
+        if away.min() < ASIDE**2:
+            centres[k] += ASIDE * deviation * rng.standard_normal(len(deviation))
+    return centres
 
 
 def kmeans_labels(X, weight, n_components, random_state):
@@ -263,7 +276,9 @@ class Run:
             covariance_into(covariance, self.Y, self.weight, mass[0], mean, model.reg_covar)
             # Without means to tell them apart, components start at different scales.
             scales = 2.0 ** np.linspace(-1, 1, n_components) if self.zero_means else np.ones(n_components)
-            centres = np.zeros((n_components, len(mean))) if self.zero_means else self.Y[chosen]
+            centres = np.zeros((n_components, len(mean)))
+            if not self.zero_means:
+                centres = apart(self.Y[chosen], np.sqrt(covariance.diagonal()), rng)
             self.counts.append(n_components)
             weights = np.full(n_components, 1 / n_components)
             return self.parameters(weights, centres, covariance, scales)
