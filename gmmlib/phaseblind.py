@@ -293,7 +293,7 @@ class PhaseBlindGMM(DensityMixin, BaseEstimator):
     @classmethod
     def _from_state(cls, settings, arrays, where):
         """The inverse of `_state`; errors say `where` the arrays come from."""
-        layout = fold(tuple(int(side) for side in arrays["image_shape"]))
+        layout = fold(storage.image_shape(arrays["image_shape"], arrays, where))
         learned = {name: arrays[name] for name in FRAME_ARRAYS}
         own = _checked_frame(Frame(**learned | {"softness": float(arrays["softness"])}), layout, where)
         model = cls(**settings, frame=own)

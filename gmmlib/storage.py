@@ -1,15 +1,17 @@
 """Models on disk: one npz file each, written whole or not at all, never a pickle."""
 
 import json
+import math
 import os
 import uuid
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 FORMAT = 1  # raised when a reader of today could not read the files of tomorrow
+MOST_ARRAYS = 10_000
+LONGEST_HEADER = 2**22  # bytes; the settings of a thousand densities are shorter
 
 
 class ModelFileError(ValueError):
@@ -72,26 +74,12 @@ def read(path, kind, names):
         If it is damaged, holds another kind of model, another format, or anything but numbers.
     """
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if not isinstance(loaded, np.lib.npyio.NpzFile):
-            raise ModelFileError(f"{path} is no model file: it holds a single array.")
-        with loaded as file:
-            contents = {name: file[name] for name in file.files}
+        contents = _contents(path)
         header = json.loads(str(contents.pop("header")))
         found = header["kind"], header["format"], header["settings"]
-    except (ModelFileError, FileNotFoundError):
+    except FileNotFoundError:
         raise
-    # zipfile answers odd flags with RuntimeError.
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-        KeyError,
-        TypeError,
-        EOFError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+    except Exception as error:  # what is damaged raises nearly anything
         raise ModelFileError(
             f"{path} is no readable model file ({type(error).__name__}: {error}). "
             f"Expected what {kind}.save writes; it may be truncated, damaged or hold pickled objects. "
@@ -114,6 +102,59 @@ def read(path, kind, names):
     return found[2], contents
 
 
+def _contents(path):
+    """Arrays by name, from a file that is not trusted: memory for no more than it really holds.
+
+    np.load would allocate what an array's header promises before it looks for the data, and unpack
+    whatever has been compressed.
+    """
+    size = os.path.getsize(path)
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        names = [member.filename.removesuffix(".npy") for member in members]
+        if len(members) > MOST_ARRAYS:
+            raise ValueError(f"{len(members)} arrays; expected at most {MOST_ARRAYS}")
+        if len(set(names)) < len(names):
+            raise ValueError("two arrays of one name")
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise ValueError("compressed arrays")
+        if sum(max(member.file_size, member.compress_size) for member in members) > size:
+            raise ValueError("arrays that are larger than the file")
+        return {
+            name: _array(archive, member, name, size) for name, member in zip(names, members, strict=True)
+        }
+
+
+def _array(archive, member, name, size):
+    """One array of the archive, if its header agrees with the bytes that follow and no side is absurd."""
+    if name == "header" and member.file_size > LONGEST_HEADER:
+        raise ValueError(f"a header of {member.file_size} bytes; expected at most {LONGEST_HEADER}")
+    with archive.open(member) as file:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError(f"{name} in another version of the npy format")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        here = member.file_size - file.tell()
+    if dtype.kind not in "fiU":
+        raise ValueError(f"{name} holds {dtype}, not numbers")
+    # An empty array has no bytes, but models make others by its sides.
+    if math.prod(shape) * dtype.itemsize != here or math.prod(side or 1 for side in shape) > size:
+        raise ValueError(f"{name} promises {shape} of {dtype} in {here} bytes")
+    with archive.open(member) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def image_shape(sides, arrays, where):
+    """Height and width of the images of a stored model, refused if its arrays are too few numbers for them."""
+    height, width = (int(side) for side in sides)
+    most = 2 * max(array.size for array in arrays.values())  # a half plane has at least half the pixels
+    if min(height, width) < 1 or height * width > most:
+        raise ValueError(
+            f"{where} must hold a model of images of at least one and at most {most} pixels; "
+            f"got {height} x {width}. Save the model again."
+        )
+    return height, width
+
+
 def load(path, model_class):
     """Read a model of a class whose `_from_state` makes it from settings and the arrays `_array_names`.
 
@@ -128,7 +169,7 @@ def load(path, model_class):
     try:
         settings, arrays = read(path, kind, model_class._array_names)
         return model_class._from_state(settings, arrays, str(path))
-    except ModelFileError:
+    except (ModelFileError, FileNotFoundError):
         raise
-    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+    except Exception as error:  # a file that was made to do harm raises nearly anything
         raise ModelFileError(f"{path} holds no usable {kind}: {error}") from error

@@ -459,7 +459,7 @@ class TransformedGMM(DensityMixin, BaseEstimator):
     def _from_state(cls, settings, arrays, where):
         """The inverse of `_state`; errors say `where` the arrays come from."""
         model = cls(**settings)
-        layout = fold(arrays["means"].shape[1:])
+        layout = fold(storage.image_shape(arrays["means"].shape[1:], arrays, where))
         model._set(layout, model._given_parameters(arrays, layout, where))
         model.log_likelihoods_ = arrays["log_likelihoods"]
         model.converged_ = bool(arrays["converged"])
