@@ -261,9 +261,8 @@ class HierarchicalGMM(DensityMixin, BaseEstimator):
         ValueError
             If an argument or the data cannot be used; the text says which and what to do.
         """
+        self._check_settings()
         lower = self._lower()
-        lower._check_settings()
-        _checks.positive_integer(self.n_top, "n_top")
         X = _groups(X)
         weight = _checks.sample_weight(sample_weight, len(X))
         if np.count_nonzero(weight) < self.n_top:
@@ -387,6 +386,7 @@ class HierarchicalGMM(DensityMixin, BaseEstimator):
     def _from_state(cls, settings, arrays, where):
         """The inverse of `_state`; errors say `where` the arrays come from."""
         model = cls(**settings)
+        model._check_settings()
         shape = storage.image_shape(arrays["image_shape"], arrays, where)
         layout = fold(shape, zero_frequency=not model.zero_mean_patches)
         model._set(layout, model._given(arrays, layout, where))
@@ -407,6 +407,11 @@ class HierarchicalGMM(DensityMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array = False
         return tags
+
+    def _check_settings(self):
+        self._lower()._check_settings()
+        _checks.positive_integer(self.n_top, "n_top")
+        _checks.positive_integer(self.chunk_size, "chunk_size")
 
     def _lower(self):
         """The mixture of single images that has the same settings."""

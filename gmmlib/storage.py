@@ -12,6 +12,7 @@ import numpy as np
 FORMAT = 1  # raised when a reader of today could not read the files of tomorrow
 MOST_ARRAYS = 10_000
 LONGEST_HEADER = 2**22  # bytes; the settings of a thousand densities are shorter
+LONGEST_DESCRIPTION = 500  # characters; what the npy format says about an array of numbers is shorter
 
 
 class ModelFileError(ValueError):
@@ -132,7 +133,7 @@ def _array(archive, member, name, size):
     with archive.open(member) as file:
         if np.lib.format.read_magic(file) != (1, 0):
             raise ValueError(f"{name} in another version of the npy format")
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file, LONGEST_DESCRIPTION)
         here = member.file_size - file.tell()
     if dtype.kind not in "fiU":
         raise ValueError(f"{name} holds {dtype}, not numbers")
@@ -144,7 +145,7 @@ def _array(archive, member, name, size):
 
 
 def image_shape(sides, arrays, where):
-    """Height and width of the images of a stored model, refused if its arrays are too few numbers for them."""
+    """Height and width of the images of a stored model, refused if its arrays are too small for them."""
     height, width = (int(side) for side in sides)
     most = 2 * max(array.size for array in arrays.values())  # a half plane has at least half the pixels
     if min(height, width) < 1 or height * width > most:
