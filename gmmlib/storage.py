@@ -44,8 +44,13 @@ def write(path, kind, settings, arrays):
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.add_note(
+                f"{path} was not written; what was there before is as it was. Make room or allow writing "
+                "there, or save to another place."
+            )
         raise
 
 

@@ -28,7 +28,7 @@ from gmmlib.stack import StackedGMM
 from gmmlib.storage import ModelFileError
 from gmmlib.templates import TransformedGMM
 
-SHORT, LONG = 100, 2000  # cases a class
+SHORT, LONG = 65, 2000  # cases a class
 MEMORY = 2**20  # bytes that a load may take beyond FACTOR times the file
 FACTOR = 30  # small parts of a damaged archive become objects of Python
 SECONDS = 2.0  # for one file
@@ -421,7 +421,7 @@ def try_all(saved, folder, cases):
 
 
 @pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
-def test_100_damaged_files_a_class_are_refused_or_make_a_model(saved, tmp_path, record_property):
+def test_65_damaged_files_a_class_are_refused_or_make_a_model(saved, tmp_path, record_property):
     usable, wrong = try_all(saved, tmp_path, range(SHORT))
     record_property("cases", SHORT)
     record_property("usable", usable)
