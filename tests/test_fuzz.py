@@ -420,6 +420,15 @@ def try_all(saved, folder, cases):
     return usable, wrong
 
 
+def test_a_setting_that_no_fit_would_take_is_refused(saved, tmp_path):
+    model_class, _, contents = saved
+    header = str(contents["header"]).replace('"max_iter": 2', '"max_iter": -1')
+    path = tmp_path / "model.npz"
+    path.write_bytes(packed(encoded(contents | {"header": np.array(header)}).items()))
+    with pytest.raises(ModelFileError, match="usable .*: max_iter must be a positive integer; got -1."):
+        model_class.load(path)
+
+
 @pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 def test_65_damaged_files_a_class_are_refused_or_make_a_model(saved, tmp_path, record_property):
     usable, wrong = try_all(saved, tmp_path, range(SHORT))
