@@ -37,6 +37,11 @@ def write(path, kind, settings, arrays):
     header = json.dumps(
         {"format": FORMAT, "kind": kind, "settings": settings}, sort_keys=True, default=_plain
     )
+    if len(arrays) >= MOST_ARRAYS or 4 * len(header) > LONGEST_HEADER - 1000:  # `read` would refuse it
+        raise ValueError(
+            f"a model file holds fewer than {MOST_ARRAYS} arrays and settings of about {LONGEST_HEADER // 4} "
+            f"characters; got {len(arrays)} arrays and {len(header)} characters. Save its parts one by one."
+        )
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with open(temporary, "xb") as file:

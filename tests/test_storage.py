@@ -371,6 +371,16 @@ def test_arrays_that_share_their_bytes_are_refused(path):
         storage.read(path, "Toy", NAMES)
 
 
+def test_what_could_not_be_read_back_is_not_written(path):
+    most = {str(n): np.zeros(0) for n in range(9999)}
+    storage.write(path, "Toy", {"text": "x" * 1_048_000}, most)
+    assert len(storage.read(path, "Toy", list(most))[1]) == 9999
+    with pytest.raises(ValueError, match="got 10000 arrays and 44 characters. Save its parts one by one"):
+        storage.write(path, "Toy", {}, most | {"more": np.zeros(0)})
+    with pytest.raises(ValueError, match="got 0 arrays and 10486.. characters"):
+        storage.write(path, "Toy", {"text": "x" * 2**20}, {})
+
+
 def test_empty_arrays_come_back(path):
     arrays = {"a": np.zeros(0), "b": np.zeros((0, 3))}
     storage.write(path, "Toy", {}, arrays)
