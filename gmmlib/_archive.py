@@ -1,10 +1,13 @@
 """Chosen files out of an archive that is not trusted, tgz or zip."""
 
+import gzip
 import tarfile
 import zipfile
 from stat import S_IFMT, S_IFREG
 
 LARGEST_UNPACKED = 2**31  # bytes of all members together, chosen or not
+MOST_MEMBERS = 100_000
+LARGEST_READ = 2**27  # bytes at once, of a member or of what tar says about one
 
 
 class ArchiveError(Exception):
@@ -23,8 +26,10 @@ def members(path, chosen, largest):
     entries = _zip_entries if begins.startswith(b"PK") else _tgz_entries
     unpacked = 0
     try:
-        for name, size, regular, take in entries(path):
+        for count, (name, size, regular, take) in enumerate(entries(path), 1):
             unpacked += size
+            if count > MOST_MEMBERS:
+                raise ArchiveError(f"an archive of more than {MOST_MEMBERS} members")
             if unpacked > LARGEST_UNPACKED:
                 raise ArchiveError(f"an archive that unpacks to more than {LARGEST_UNPACKED} bytes")
             if regular and name in chosen and size <= largest:
@@ -41,8 +46,17 @@ def head(path):
         return file.read(16)
 
 
+class _Unpacking(gzip.GzipFile):
+    """A tar's names and attributes can be as long as its sender likes: reads of them are bounded, too."""
+
+    def read(self, size=-1):
+        if not 0 <= size <= LARGEST_READ or self.tell() + size > 2 * LARGEST_UNPACKED:
+            raise ArchiveError(f"an archive of which {size} bytes would have to be unpacked at once")
+        return super().read(size)
+
+
 def _tgz_entries(path):
-    with tarfile.open(path, "r:gz") as archive:
+    with _Unpacking(path) as file, tarfile.open(fileobj=file, mode="r:") as archive:
         for info in archive:
             yield info.name, info.size, info.isreg(), lambda info=info: archive.extractfile(info).read()
 
@@ -52,4 +66,12 @@ def _zip_entries(path):
         for info in archive.infolist():
             # The upper half holds the file's Unix mode, or 0 if the archive comes from elsewhere.
             regular = S_IFMT(info.external_attr >> 16) in (0, S_IFREG) and not info.is_dir()
-            yield info.filename, info.file_size, regular, lambda info=info: archive.read(info)
+            # Only these two are unpacked piece by piece.
+            regular &= info.compress_type in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+            yield info.filename, info.file_size, regular, lambda info=info: _taken(archive, info)
+
+
+def _taken(archive, info):
+    """As many bytes as the directory says, however many more there are."""
+    with archive.open(info) as file:
+        return file.read(info.file_size)

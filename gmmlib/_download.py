@@ -175,7 +175,7 @@ def _get(url, path, limit, title):
                     progressbar=bar, chunk_size=2**16, timeout=TIMEOUTS, headers=_probe.HEADERS
                 )
                 return fetch(url, sink, None)
-            except requests.RequestException as error:
-                broken = sink.size > 0 or isinstance(error, requests.exceptions.ChunkedEncodingError)
+            except (requests.RequestException, ValueError) as error:  # a header can be nonsense
+                broken = bar.total is not None  # pooch sets it when the transfer begins
                 if last or not broken:  # one that never began will not begin a second later either
                     raise MirrorError("broke off" if broken else _probe.reason(error, TIMEOUTS[1])) from error

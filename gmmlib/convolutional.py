@@ -429,8 +429,9 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
     def _from_state(cls, settings, arrays, where):
         """The inverse of `_state`; errors say `where` the arrays come from."""
         model = cls(**settings)
-        height, width = (int(side) for side in arrays["image_shape"])
-        layout = fold((height, width), zero_frequency=not model.zero_mean_patches)
+        model._check_settings()
+        shape = storage.image_shape(arrays["image_shape"], arrays, where)
+        layout = fold(shape, zero_frequency=not model.zero_mean_patches)
         model._set(layout, model._given_parameters(arrays, layout, where))
         if arrays["log_likelihoods"].ndim != 1:
             raise ValueError(
@@ -461,6 +462,7 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
         _checks.positive_integer(self.max_iter, "max_iter")
         _checks.non_negative(self.tol, "tol")
         _checks.non_negative(self.variance_floor, "variance_floor")
+        _checks.positive_integer(self.chunk_size, "chunk_size")
         Mechanism.checked(self.mechanism)
         _checks.callback(self.callback)
 

@@ -389,7 +389,7 @@ class DiscriminativeGMM(ClassifierMixin, BaseEstimator):
         """The inverse of `_state`; errors say `where` the arrays come from."""
         model = cls(**settings)
         model._check_settings()
-        layout = fold(tuple(int(side) for side in arrays["image_shape"]))
+        layout = fold(storage.image_shape(arrays["image_shape"], arrays, where))
         mixture = ConvolutionalGMM(len(arrays["classes"]) * model.n_components)
         parameters = mixture._given_parameters(arrays, layout, where)
         model._set(arrays["classes"], layout, parameters, arrays["objectives"])

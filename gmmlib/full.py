@@ -390,6 +390,7 @@ class FullGMM(DensityMixin, BaseEstimator):
         model._check_settings()
         n_components, dimension = arrays["means"].shape
         model._set(full_em.given(arrays, n_components, dimension, where))
+        model._parameters()  # a covariance can be positive definite and yet not when it is turned
         model.n_features_in_ = dimension
         model.log_likelihoods_ = arrays["log_likelihoods"]
         model.component_counts_ = arrays["component_counts"]
@@ -413,6 +414,7 @@ class FullGMM(DensityMixin, BaseEstimator):
         if self.min_weight is not None and not 0 <= _checks.non_negative(self.min_weight, "min_weight") < 1:
             raise ValueError(f"min_weight must be below 1, a share of the weight; got {self.min_weight!r}.")
         _checks.one_of(self.means, "means", ("free", "zero"))
+        _checks.positive_integer(self.chunk_size, "chunk_size")
         Mechanism.checked(self.mechanism)
         _checks.random_state(self.random_state)
         _checks.callback(self.callback)

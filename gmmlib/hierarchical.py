@@ -261,10 +261,8 @@ class HierarchicalGMM(DensityMixin, BaseEstimator):
         ValueError
             If an argument or the data cannot be used; the text says which and what to do.
         """
+        self._check_settings()
         lower = self._lower()
-        lower._check_settings()
-        _checks.positive_integer(self.n_top, "n_top")
-        _checks.callback(self.callback)
         X = _groups(X)
         weight = _checks.sample_weight(sample_weight, len(X))
         if np.count_nonzero(weight) < self.n_top:
@@ -390,8 +388,9 @@ class HierarchicalGMM(DensityMixin, BaseEstimator):
     def _from_state(cls, settings, arrays, where):
         """The inverse of `_state`; errors say `where` the arrays come from."""
         model = cls(**settings)
-        height, width = (int(side) for side in arrays["image_shape"])
-        layout = fold((height, width), zero_frequency=not model.zero_mean_patches)
+        model._check_settings()
+        shape = storage.image_shape(arrays["image_shape"], arrays, where)
+        layout = fold(shape, zero_frequency=not model.zero_mean_patches)
         model._set(layout, model._given(arrays, layout, where))
         model.log_likelihoods_ = arrays["log_likelihoods"]
         model.converged_, model.n_iter_ = bool(arrays["converged"]), int(arrays["n_iter"])
@@ -410,6 +409,12 @@ class HierarchicalGMM(DensityMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array = False
         return tags
+
+    def _check_settings(self):
+        self._lower()._check_settings()
+        _checks.positive_integer(self.n_top, "n_top")
+        _checks.positive_integer(self.chunk_size, "chunk_size")
+        _checks.callback(self.callback)
 
     def _lower(self):
         """The mixture of single images that has the same settings."""

@@ -152,11 +152,10 @@ class PenalisedGMM(ConvolutionalGMM):
         self.penalty = penalty
         self.strength = strength
 
-    def fit(self, X, y=None, sample_weight=None):
-        """Fit by EM, as `ConvolutionalGMM.fit`."""
+    def _check_settings(self):
+        super()._check_settings()
         _checks.one_of(self.penalty, "penalty", PENALTIES)
         _checks.non_negative(self.strength, "strength")
-        return super().fit(X, sample_weight=sample_weight)
 
     @property
     def partial_fit(self):

@@ -38,6 +38,7 @@ from gmmlib.spectrum import fold, powers, unfold
 
 ROWS_AT_ONCE = 2048  # images transformed at a time by one thread
 LEAST = 1e-9  # of a mean amplitude
+TINY = 1e-150  # squares of what is above it do not vanish, and those of what is below 1 / TINY are finite
 FRAME_ARRAYS = ("scale", "centre", "axes", "rest", "softness")
 
 
@@ -294,7 +295,7 @@ class PhaseBlindGMM(DensityMixin, BaseEstimator):
     @classmethod
     def _from_state(cls, settings, arrays, where):
         """The inverse of `_state`; errors say `where` the arrays come from."""
-        layout = fold(tuple(int(side) for side in arrays["image_shape"]))
+        layout = fold(storage.image_shape(arrays["image_shape"], arrays, where))
         learned = {name: arrays[name] for name in FRAME_ARRAYS}
         own = _checked_frame(Frame(**learned | {"softness": float(arrays["softness"])}), layout, where)
         model = cls(**settings, frame=own)
@@ -364,6 +365,14 @@ def _checked_frame(own, layout, where=None):
             f"{name} must be of images of {layout.shape[0]} x {layout.shape[1]} pixels, with {size} distinct "
             f"frequencies; got a scale of shape {own.scale.shape} and axes of shape {own.axes.shape}. "
             "Learn it from images of this size."
+        )
+    numbers = np.concatenate([np.ravel(values) for values in own])
+    positive = np.concatenate([own.scale, own.rest, [own.softness]])
+    if not ((np.abs(numbers) < 1 / TINY).all() and (positive > TINY).all()):
+        raise ValueError(
+            f"{name} must hold numbers below {1 / TINY:g}, and a scale, variances and a softness above "
+            f"{TINY:g}; got {numbers.min():g} to {numbers.max():g} and {positive.min():g} at the least of "
+            "these. Learn it again."
         )
     return own
 

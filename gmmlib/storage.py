@@ -1,15 +1,18 @@
 """Models on disk: one npz file each, written whole or not at all, never a pickle."""
 
 import json
+import math
 import os
 import uuid
 import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 FORMAT = 1  # raised when a reader of today could not read the files of tomorrow
+MOST_ARRAYS = 10_000
+LONGEST_HEADER = 2**22  # bytes; the settings of a thousand densities are shorter
+LONGEST_DESCRIPTION = 500  # characters; what the npy format says about an array of numbers is shorter
 
 
 class ModelFileError(ValueError):
@@ -34,6 +37,11 @@ def write(path, kind, settings, arrays):
     header = json.dumps(
         {"format": FORMAT, "kind": kind, "settings": settings}, sort_keys=True, default=_plain
     )
+    if len(arrays) >= MOST_ARRAYS or 4 * len(header) > LONGEST_HEADER - 1000:  # `read` would refuse it
+        raise ValueError(
+            f"a model file holds fewer than {MOST_ARRAYS} arrays and settings of about {LONGEST_HEADER // 4} "
+            f"characters; got {len(arrays)} arrays and {len(header)} characters. Save its parts one by one."
+        )
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         with open(temporary, "xb") as file:
@@ -41,8 +49,13 @@ def write(path, kind, settings, arrays):
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.add_note(
+                f"{path} was not written; what was there before is as it was. Make room or allow writing "
+                "there, or save to another place."
+            )
         raise
 
 
@@ -72,26 +85,12 @@ def read(path, kind, names):
         If it is damaged, holds another kind of model, another format, or anything but numbers.
     """
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if not isinstance(loaded, np.lib.npyio.NpzFile):
-            raise ModelFileError(f"{path} is no model file: it holds a single array.")
-        with loaded as file:
-            contents = {name: file[name] for name in file.files}
+        contents = _contents(path)
         header = json.loads(str(contents.pop("header")))
         found = header["kind"], header["format"], header["settings"]
-    except (ModelFileError, FileNotFoundError):
+    except FileNotFoundError:
         raise
-    # zipfile answers odd flags with RuntimeError.
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-        KeyError,
-        TypeError,
-        EOFError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
+    except Exception as error:  # what is damaged raises nearly anything
         raise ModelFileError(
             f"{path} is no readable model file ({type(error).__name__}: {error}). "
             f"Expected what {kind}.save writes; it may be truncated, damaged or hold pickled objects. "
@@ -114,6 +113,59 @@ def read(path, kind, names):
     return found[2], contents
 
 
+def _contents(path):
+    """Arrays by name, from a file that is not trusted: memory for no more than it really holds.
+
+    np.load would allocate what an array's header promises before it looks for the data, and unpack
+    whatever has been compressed.
+    """
+    size = os.path.getsize(path)
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        names = [member.filename.removesuffix(".npy") for member in members]
+        if len(members) > MOST_ARRAYS:
+            raise ValueError(f"{len(members)} arrays; expected at most {MOST_ARRAYS}")
+        if len(set(names)) < len(names):
+            raise ValueError("two arrays of one name")
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise ValueError("compressed arrays")
+        if sum(max(member.file_size, member.compress_size) for member in members) > size:
+            raise ValueError("arrays that are larger than the file")
+        return {
+            name: _array(archive, member, name, size) for name, member in zip(names, members, strict=True)
+        }
+
+
+def _array(archive, member, name, size):
+    """One array of the archive, if its header agrees with the bytes that follow and no side is absurd."""
+    if name == "header" and member.file_size > LONGEST_HEADER:
+        raise ValueError(f"a header of {member.file_size} bytes; expected at most {LONGEST_HEADER}")
+    with archive.open(member) as file:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError(f"{name} in another version of the npy format")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file, LONGEST_DESCRIPTION)
+        here = member.file_size - file.tell()
+    if dtype.kind not in "fiU":
+        raise ValueError(f"{name} holds {dtype}, not numbers")
+    # An empty array has no bytes, but models make others by its sides.
+    if math.prod(shape) * dtype.itemsize != here or math.prod(side or 1 for side in shape) > size:
+        raise ValueError(f"{name} promises {shape} of {dtype} in {here} bytes")
+    with archive.open(member) as file:
+        return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def image_shape(sides, arrays, where):
+    """Height and width of the images of a stored model, refused if its arrays are too small for them."""
+    height, width = (int(side) for side in sides)
+    most = 2 * max(array.size for array in arrays.values())  # a half plane has at least half the pixels
+    if min(height, width) < 1 or height * width > most:
+        raise ValueError(
+            f"{where} must hold a model of images of at least one and at most {most} pixels; "
+            f"got {height} x {width}. Save the model again."
+        )
+    return height, width
+
+
 def load(path, model_class):
     """Read a model of a class whose `_from_state` makes it from settings and the arrays `_array_names`.
 
@@ -128,7 +180,7 @@ def load(path, model_class):
     try:
         settings, arrays = read(path, kind, model_class._array_names)
         return model_class._from_state(settings, arrays, str(path))
-    except ModelFileError:
+    except (ModelFileError, FileNotFoundError):
         raise
-    except (ArithmeticError, LookupError, TypeError, ValueError) as error:
+    except Exception as error:  # a file that was made to do harm raises nearly anything
         raise ModelFileError(f"{path} holds no usable {kind}: {error}") from error

@@ -338,12 +338,7 @@ class TransformedGMM(DensityMixin, BaseEstimator):
         ConvergenceWarning
             If a component lost all its images and was put elsewhere.
         """
-        _checks.positive_integer(self.n_components, "n_components")
-        _checks.positive_integer(self.max_iter, "max_iter")
-        _checks.non_negative(self.tol, "tol")
-        _checks.non_negative(self.variance_floor, "variance_floor")
-        _checks.one_of(self.noise, "noise", NOISE)
-        _checks.callback(self.callback)
+        self._check_settings()
         X = _checks.images(X)
         weight = _checks.sample_weight(sample_weight, len(X))
         _checks.enough_rows(weight, self.n_components)
@@ -475,7 +470,9 @@ class TransformedGMM(DensityMixin, BaseEstimator):
     def _from_state(cls, settings, arrays, where):
         """The inverse of `_state`; errors say `where` the arrays come from."""
         model = cls(**settings)
-        layout = fold(arrays["means"].shape[1:])
+        model._check_settings()
+        layout = fold(storage.image_shape(arrays["means"].shape[1:], arrays, where))
+        model._window(layout.shape)
         model._set(layout, model._given_parameters(arrays, layout, where))
         model.log_likelihoods_ = arrays["log_likelihoods"]
         model.converged_ = bool(arrays["converged"])
@@ -490,6 +487,14 @@ class TransformedGMM(DensityMixin, BaseEstimator):
         tags.input_tags.two_d_array = False
         tags.input_tags.three_d_array = True
         return tags
+
+    def _check_settings(self):
+        _checks.positive_integer(self.n_components, "n_components")
+        _checks.positive_integer(self.max_iter, "max_iter")
+        _checks.non_negative(self.tol, "tol")
+        _checks.non_negative(self.variance_floor, "variance_floor")
+        _checks.one_of(self.noise, "noise", NOISE)
+        _checks.callback(self.callback)
 
     def _window(self, shape):
         if self.max_shift is None:

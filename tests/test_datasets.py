@@ -12,6 +12,7 @@ import sys
 import tarfile
 import threading
 import time
+import tracemalloc
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -742,6 +743,209 @@ def test_a_cache_folder_that_cannot_be_written(mirrors, cache):
     message = str(caught.value)
     assert message.startswith(f"MNIST cannot be stored in {cache}: ")
     assert message.endswith("or set GMMLIB_DATA to a folder that holds the data")
+
+
+# --- servers that misbehave in the middle -----------------------------------------------------------
+
+
+def stalled(data):
+    """Announce all of `data`, send half and say no more, but keep the connection."""
+
+    def answer(handler):
+        handler.send(data[: len(data) // 2], len(data))
+        time.sleep(0.7)
+
+    return answer
+
+
+def reset(data):
+    """Announce all of `data`, send half and break the connection, as a machine that restarts does."""
+
+    def answer(handler):
+        handler.send(data[: len(data) // 2], len(data))
+        handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        handler.connection.close()
+        handler.close_connection = True
+
+    return answer
+
+
+def answering(status, location=None, length="0"):
+    def answer(handler):
+        handler.send_response(status)
+        if location:
+            handler.send_header("Location", location)
+        handler.send_header("Content-Length", length)
+        handler.end_headers()
+        handler.close_connection = True
+
+    return answer
+
+
+MISBEHAVIOUR = [
+    (stalled, 2, "broke off"),
+    (halved, 2, "broke off"),
+    (reset, 2, "broke off"),
+    (lambda data: answering(404), 1, "answered 404 Not Found"),
+    (lambda data: answering(500), 1, "answered 500 Internal Server Error"),
+    (lambda data: answering(503), 1, "answered 503 Service Unavailable"),
+    (lambda data: answering(302, "/first"), 31, "failed: Exceeded 30 redirects."),
+    (lambda data: answering(200, length="many"), 1, "failed: invalid literal for int() with base 10: 'many'"),
+    (lambda data: answering(302, "http://[nowhere"), 1, "failed: "),
+    (lambda data: answering(302, "file:///etc/hostname"), 1, "failed: No connection adapters were found for"),
+    (
+        lambda data: b"<html>Log in</html>",
+        1,
+        "sent neither a tgz nor a zip archive; it begins with b'<html>Log",
+    ),
+    (lambda data: data[:-100], 1, "sent a damaged archive: "),
+    (lambda data: data[:400] + bytes(20) + data[420:], 1, "sent a "),
+    (lambda data: b"", 1, "sent neither a tgz nor a zip archive; it begins with b''"),
+]
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize(("misbehaving", "requests", "reason"), MISBEHAVIOUR)
+def test_a_mirror_that_misbehaves_is_left_for_the_next(
+    server, mirrors, cache, monkeypatch, misbehaving, requests, reason, large
+):
+    """Below and above the size of the pieces in which a file arrives."""
+    monkeypatch.setattr(_download, "TIMEOUTS", (0.3, 0.2))
+    noise = np.random.default_rng(0).bytes(300_000) if large else b""
+    data = tgz(inside(PHOTOGRAPHS) | {"BSR/noise": noise})
+    first = server.archive("first", misbehaving(data))
+    mirrors("bsds", first)
+    with pytest.raises(DatasetError, match=re.escape(f"{first.url} {reason}")):
+        load_bsds("val")
+    assert server.gets == ["/first"] * requests
+    assert everything(cache) == []
+
+    mirrors("bsds", first, server.archive("second", data))
+    assert len(load_bsds("val")) == 1
+    assert server.gets == ["/first"] * 2 * requests + ["/second"]
+    assert everything(cache) == sorted(f"bsds500/{name}" for name in PHOTOGRAPHS)
+
+
+@pytest.mark.parametrize("status", [301, 302, 307])
+def test_a_mirror_that_has_moved_is_followed(server, mirrors, status):
+    server.archive("new", tgz(inside(PHOTOGRAPHS)))
+    mirrors("bsds", server.archive("old", answering(status, f"{server.url}/new")))
+    assert len(load_bsds("val")) == 1
+    assert server.gets == ["/old", "/new"]
+
+
+@pytest.mark.slow
+def test_two_processes_at_once_both_end_with_good_files(server, mirrors, cache):
+    both = threading.Barrier(2, timeout=30)
+    mirror = server.folder("mnist", GZIPPED)
+    # The program pins the real files; its mirror has ours, so pin ours there.
+    pins = f"files={dict(DATASETS['mnist'].files)}, containers={dict(DATASETS['mnist'].containers)}, mirrors="
+    program = KILLED.replace("mirrors=", pins)
+    first = "t10k-images-idx3-ubyte.gz"
+
+    def together(handler):
+        both.wait()
+        handler.send(GZIPPED[first], len(GZIPPED[first]))
+
+    server.routes[f"/mnist/{first}"] = together
+    start = [sys.executable, "-c", program, mirror.url, cache]
+    running = [subprocess.Popen(start, stderr=subprocess.PIPE) for _ in range(2)]
+    told = [process.communicate(timeout=60)[1].decode() for process in running]
+    assert [process.returncode for process in running] == [0, 0], told
+    assert len(server.gets) == 8
+    assert everything(cache) == sorted(f"mnist/{name}" for name in GZIPPED)
+    mirrors("mnist")
+    assert load_mnist("train")[1].tolist() == [7, 0, 9]
+
+
+# --- archives that were made to do harm -------------------------------------------------------------
+
+
+def test_an_archive_of_too_many_members_is_refused(server, mirrors, monkeypatch):
+    monkeypatch.setattr(_archive, "MOST_MEMBERS", 100)
+    empty = {f"{n}": b"" for n in range(100)}
+    for pack in (tgz, zipped):
+        mirrors("bsds", server.archive("bsds", pack(empty | inside(PHOTOGRAPHS))))
+        with pytest.raises(DatasetError, match="sent an archive of more than 100 members\n"):
+            load_bsds("val")
+
+
+def peak_of(function):
+    tracemalloc.start(1)
+    try:
+        function()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_member_that_is_larger_than_it_says_costs_no_memory(tmp_path):
+    """The directory of a zip says 1000 bytes, and 64 MB come out."""
+    name, data = INSIDE + "val/3.jpg", bytearray(zipped_densely({INSIDE + "val/3.jpg": bytes(2**26)}))
+    for place in (data.index(b"PK\x03\x04") + 22, data.rindex(b"PK\x01\x02") + 24):
+        data[place : place + 4] = struct.pack("<I", 1000)
+    (tmp_path / "bomb").write_bytes(data)
+
+    def unpack():
+        with pytest.raises(_archive.ArchiveError, match="Bad CRC-32"):
+            list(_archive.members(tmp_path / "bomb", {name}, 2**20))
+
+    assert peak_of(unpack) < 2**21
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_members_that_cannot_be_unpacked_piece_by_piece_are_passed_over(tmp_path, method):
+    (tmp_path / "bomb").write_bytes(zipped_densely({"a": bytes(2**22)}, method))
+    assert peak_of(lambda: list(_archive.members(tmp_path / "bomb", {"a"}, 2**23))) < 2**20
+    assert list(_archive.members(tmp_path / "bomb", {"a"}, 2**23)) == []
+
+
+def zipped_densely(files, method=zipfile.ZIP_DEFLATED):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.XGLTYPE])
+def test_attributes_of_a_member_without_end_cost_no_memory(tmp_path, monkeypatch, kind):
+    """Names and attributes are read before there is a member whose size could be refused."""
+    monkeypatch.setattr(_archive, "LARGEST_READ", 2**20)
+    info = tarfile.TarInfo("bomb")
+    info.type, info.size = kind, 2**26
+    (tmp_path / "bomb").write_bytes(gzip.compress(info.tobuf() + bytes(info.size + 1024)))
+
+    def unpack():
+        with pytest.raises(_archive.ArchiveError, match="67108864 bytes would have to be unpacked at once"):
+            list(_archive.members(tmp_path / "bomb", {"a"}, 2**20))
+
+    assert peak_of(unpack) < 2**21
+
+
+@pytest.mark.parametrize("cases", [150, pytest.param(5000, marks=pytest.mark.slow)])
+def test_random_damage_to_an_archive_is_an_archive_error_or_harmless(tmp_path, cases):
+    """Bytes changed, ends cut off: what comes out was chosen, and nothing else happens."""
+    rng = np.random.default_rng(cases)
+    path = tmp_path / "archive"
+    wholes = [hostile_tgz(), hostile_zip(), gzip.compress(gzip.decompress(hostile_tgz()), 0)]
+    chosen = set(inside(PHOTOGRAPHS))
+    taken = 0
+    for case in range(cases):
+        whole = bytearray(wholes[case % 3])
+        for place in rng.integers(len(whole), size=rng.integers(1, 6)):
+            whole[place] = rng.integers(256)
+        path.unlink(missing_ok=True)
+        path.write_bytes(whole[: rng.integers(len(whole))] if case % 4 == 0 else whole)
+        try:
+            for name, data in _archive.members(path, chosen, 2**20):
+                assert name in chosen
+                assert len(data) <= 2**20
+                taken += 1
+        except _archive.ArchiveError:
+            pass
+    assert taken > cases / 10
+    assert everything(tmp_path) == ["archive"]
 
 
 # --- availability and the command line --------------------------------------------------------------

@@ -279,3 +279,16 @@ def test_a_damaged_file_is_refused(tmp_path):
     message = "model.npz must be of images of 3 x 5 pixels, with 8 distinct frequencies"
     with pytest.raises(ModelFileError, match=re.escape(message)):
         PhaseBlindGMM.load(tmp_path / "model.npz")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("scale", 0.0), ("scale", np.nan), ("softness", -1.0), ("axes", np.inf), ("centre", 1e200)],
+)
+def test_a_frame_of_absurd_numbers_is_refused(tmp_path, name, value):
+    settings, arrays = fit(textures((3, 5))[0])._state()
+    damaged = np.array(arrays[name])
+    damaged.flat[0] = value
+    storage.write(tmp_path / "model.npz", "PhaseBlindGMM", settings, arrays | {name: damaged})
+    with pytest.raises(ModelFileError, match=r"model\.npz must hold numbers below 1e\+150, and a scale"):
+        PhaseBlindGMM.load(tmp_path / "model.npz")

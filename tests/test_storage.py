@@ -3,6 +3,11 @@
 import io
 import json
 import os
+import re
+import struct
+import tracemalloc
+import warnings
+import zipfile
 
 import numpy as np
 import pytest
@@ -157,7 +162,7 @@ def test_pickled_objects_are_refused_unread(path):
             return os.mkdir, (str(path) + ".sprung",)
 
     write_archive(path, header(), {"a": np.array([Trap()], dtype=object), "b": np.zeros(2)})
-    with pytest.raises(ModelFileError, match="is no readable model file .*Object arrays cannot be loaded"):
+    with pytest.raises(ModelFileError, match="is no readable model file .*a holds object, not numbers"):
         storage.read(path, "Toy", NAMES)
     assert os.listdir(path.parent) == ["model.npz"]
 
@@ -238,7 +243,7 @@ def test_a_single_array_is_refused(path):
     path.write_bytes(buffer.getvalue())
     with pytest.raises(ModelFileError) as caught:
         storage.read(path, "Toy", NAMES)
-    assert str(caught.value) == f"{path} is no model file: it holds a single array."
+    assert str(caught.value) == UNREADABLE.format(path, "BadZipFile: File is not a zip file")
 
 
 def test_a_file_of_another_class_names_the_class(model, path):
@@ -286,6 +291,137 @@ def test_a_file_with_unknown_settings_says_which(model, path):
     change(path, header=np.array(json.dumps(settings)))
     with pytest.raises(ModelFileError, match="holds no usable ConvolutionalGMM: .*'colour'"):
         ConvolutionalGMM.load(path)
+
+
+def packed(members, method=zipfile.ZIP_STORED):
+    """A zip archive of (name, array or bytes), which may repeat names."""
+    file = io.BytesIO()
+    with warnings.catch_warnings(), zipfile.ZipFile(file, "w", method) as archive:
+        warnings.simplefilter("ignore", UserWarning)  # names that are there twice
+        for name, content in members:
+            data = io.BytesIO(content) if isinstance(content, bytes) else io.BytesIO()
+            if not isinstance(content, bytes):
+                np.save(data, content)
+            archive.writestr(f"{name}.npy", data.getvalue())
+    return file.getvalue()
+
+
+def described(shape, dtype="<f8", more="", data=b""):
+    """An npy file of a header of ours."""
+    text = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}{more}}}".encode()
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + data
+
+
+HEADER = ("header", np.array(header()))
+A, B = ARRAYS.items()
+HARMFUL = [
+    (packed([HEADER, A, B], zipfile.ZIP_DEFLATED), "ValueError: compressed arrays"),
+    (packed([HEADER, A, B], zipfile.ZIP_LZMA), "ValueError: compressed arrays"),
+    (packed([HEADER, A, B, A]), "ValueError: two arrays of one name"),
+    (packed([HEADER, *[(f"{n}", b"") for n in range(10_000)]]), "10001 arrays; expected at most 10000"),
+    (
+        packed([HEADER, ("a", described((2**40,))), B]),
+        "ValueError: a promises (1099511627776,) of float64 in 0 bytes",
+    ),
+    (
+        packed([HEADER, ("a", described((0, 2**40))), B]),
+        "ValueError: a promises (0, 1099511627776) of float64 in 0 bytes",
+    ),
+    (
+        packed([HEADER, ("a", described((2,), data=bytes(24))), B]),
+        "ValueError: a promises (2,) of float64 in 24 bytes",
+    ),
+    (
+        packed([HEADER, ("a", described((2**40,), "<U0")), B]),
+        "ValueError: a promises (1099511627776,) of <U0",
+    ),
+    (packed([HEADER, ("a", described((-1, -1), data=bytes(8))), B]), "ValueError: "),
+    (packed([HEADER, ("a", np.zeros(2, "c16")), B]), "ValueError: a holds complex128, not numbers"),
+    (packed([HEADER, ("a", np.zeros(2, "f8,f8")), B]), "not numbers"),
+    (packed([HEADER, ("a", b"\x93NUMPY\x02\x00" + bytes(9)), B]), "a in another version of the npy format"),
+    (
+        packed([HEADER, ("a", described((1,), more=" " * 5000, data=bytes(8))), B]),
+        "ValueError: Header info length",
+    ),
+    (packed([("header", np.array(header() + " " * 2**20)), A, B]), "expected at most 4194304"),
+    (packed([("header", np.array("[" * 10**5)), A, B]), "RecursionError: "),
+]
+
+
+@pytest.mark.parametrize(("data", "reason"), HARMFUL)
+def test_what_a_harmful_file_is_refused_for(path, data, reason):
+    path.write_bytes(data)
+    with pytest.raises(
+        ModelFileError, match="^" + re.escape(f"{path} is no readable model file (")
+    ) as caught:
+        storage.read(path, "Toy", NAMES)
+    assert reason in str(caught.value)
+
+
+def test_arrays_that_share_their_bytes_are_refused(path):
+    """A directory may name the same bytes many times, so that a small file unpacks to a large one."""
+    array = np.zeros(1000)
+    data = bytearray(packed([HEADER, ("a", array), ("b", np.zeros(0))]))
+    entry = data.rindex(b"PK\x01\x02")  # of b: made that of a, but for its name
+    model = data.rindex(b"PK\x01\x02", 0, entry)
+    data[entry + 16 : entry + 28] = data[model + 16 : model + 28]  # checksum and sizes
+    data[entry + 42 : entry + 46] = data[model + 42 : model + 46]  # place
+    path.write_bytes(data)
+    with pytest.raises(ModelFileError, match="ValueError: arrays that are larger than the file"):
+        storage.read(path, "Toy", NAMES)
+
+
+def test_what_could_not_be_read_back_is_not_written(path):
+    most = {str(n): np.zeros(0) for n in range(9999)}
+    storage.write(path, "Toy", {"text": "x" * 1_048_000}, most)
+    assert len(storage.read(path, "Toy", list(most))[1]) == 9999
+    with pytest.raises(ValueError, match="got 10000 arrays and 44 characters. Save its parts one by one"):
+        storage.write(path, "Toy", {}, most | {"more": np.zeros(0)})
+    with pytest.raises(ValueError, match="got 0 arrays and 10486.. characters"):
+        storage.write(path, "Toy", {"text": "x" * 2**20}, {})
+
+
+def test_empty_arrays_come_back(path):
+    arrays = {"a": np.zeros(0), "b": np.zeros((0, 3))}
+    storage.write(path, "Toy", {}, arrays)
+    read = storage.read(path, "Toy", NAMES)[1]
+    assert {name: array.shape for name, array in read.items()} == {"a": (0,), "b": (0, 3)}
+
+
+@pytest.mark.parametrize("sides", [[10**5, 10**5], [0, 5], [-4, -5], [2**62, 4]])
+def test_images_too_large_for_the_arrays_of_their_model_cost_no_memory(model, path, sides):
+    model.save(path)
+    change(path, image_shape=np.array(sides))
+    tracemalloc.start(1)
+    try:
+        with pytest.raises(ModelFileError) as caught:
+            ConvolutionalGMM.load(path)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
+    assert str(caught.value) == (
+        f"{path} holds no usable ConvolutionalGMM: {path} must hold a model of images of at least one and at "
+        f"most 72 pixels; got {sides[0]} x {sides[1]}. Save the model again."
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("chunk_size", -1, "chunk_size must be a positive integer; got -1."),
+        ("tol", "small", "tol must be a finite number >= 0; got 'small'."),
+        ("max_iter", None, "max_iter must be a positive integer; got None."),
+    ],
+)
+def test_a_file_of_wrong_settings_says_which(model, path, name, value, reason):
+    model.save(path)
+    with np.load(path) as file:
+        changed = json.loads(str(file["header"]))
+    changed["settings"][name] = value
+    change(path, header=np.array(json.dumps(changed)))
+    with pytest.raises(ModelFileError) as caught:
+        ConvolutionalGMM.load(path)
+    assert str(caught.value) == f"{path} holds no usable ConvolutionalGMM: {reason}"
 
 
 class Interrupts:

@@ -216,7 +216,8 @@ def write(nb, path):
             os.fsync(file.fileno())
         os.chmod(name, 0o644)
         os.replace(name, path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        error.add_note(f"{path} was not written; what was there before is as it was.")
         raise
     return True
