@@ -11,11 +11,19 @@ BOOK = $(BIN)/python -m tools.book
 # The kernels of all chapters and tests share one cache of compiled code.
 export NUMBA_CACHE_DIR = $(CURDIR)/_build/numba
 
-.PHONY: help book html pdf serve freeze test validate bench lock env clean
+# $(1) chooses tests by their marks.
+define run_tests
+@$(BIN)/ruff check --quiet .
+@$(BIN)/ruff format --check .
+@$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg \
+	-p tools.figures --durations=10 -m $(1) tests
+endef
+
+.PHONY: help book html pdf serve freeze test test-all validate audit bench lock env clean
 .DEFAULT_GOAL := help
 
 help: ## print this list
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-10s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-10s %s\n", $$1, $$2 }'
 	@echo "SCALE=$(SCALE) (auto, paper or sample); PYTHON=$(PYTHON) makes the environment"
 
 book: .venv/.complete ## run every stale chapter at SCALE and render _build/<scale>/html
@@ -34,13 +42,19 @@ freeze: .venv/.complete ## make the runs at SCALE the stored references
 	@$(BOOK) freeze --scale $(SCALE)
 
 test: .venv/.complete ## style, unit tests, and the small-scale references run again and compared
-	@$(BIN)/ruff check --quiet .
-	@$(BIN)/ruff format --check .
-	@$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg \
-		-p tools.figures --durations=10 tests
+	$(call run_tests,"not slow")
+
+test-all: .venv/.complete ## the same with the long forms of the tests: more faults, more random inputs
+	$(call run_tests,"slow or not slow")
 
 validate: .venv/.complete ## run the references of SCALE again and compare text and figures
 	@$(BOOK) validate --scale $(SCALE)
+
+audit: .venv/.complete ## look the lock up among known vulnerabilities; needs a network
+# --strict: what could not be looked up has not passed.
+	@$(BIN)/python -m venv _build/audit
+	@_build/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	@_build/audit/bin/pip-audit --strict -r requirements.lock --require-hashes --disable-pip
 
 bench: .venv/.complete ## time each compiled kernel beside its numpy form
 	@$(BIN)/python -m tools.bench

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
 import papermill
+from jupytext.myst import MystMetadataParsingError
 from papermill.exceptions import PapermillExecutionError
 
 from tools import colophon, kernels, notebooks, provenance
@@ -69,7 +70,7 @@ def bring_up_to_date(project, scale):
         path = project.runs(scale) / f"{source.stem}.ipynb"
         try:
             return update(project, source, scale, path, label)
-        except Failed as error:
+        except (Failed, OSError) as error:  # a full disk too
             print(f"{label}: FAILED, {error}\n", flush=True)
             failed.append(source.stem)
             return False
@@ -111,8 +112,11 @@ def expected_seconds(path):
 
 def update(project, source, scale, path, label):
     """Run one chapter if it is stale; True if it ran."""
-    wanted = provenance.key(project, source, scale)
-    fresh = notebooks.convert(source)
+    try:
+        wanted = provenance.key(project, source, scale)
+        fresh = notebooks.convert(source)
+    except MystMetadataParsingError as error:
+        raise Failed(f"{source.name} cannot be read: {error}") from error
     try:
         stored = notebooks.read(path)
         reasons = provenance.changes(stored, wanted)
