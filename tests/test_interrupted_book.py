@@ -6,14 +6,16 @@ import multiprocessing
 import os
 import signal
 import time
+from pathlib import Path
 
 import nbformat
 import numpy as np
 import psutil
 import pytest
 
+from tests import test_site
 from tests.test_runner import FRONT, make_project
-from tools import notebooks, provenance, run
+from tools import notebooks, provenance, run, site
 from tools.project import Project
 
 # Each execution says who started it; the long output keeps the writing of the notebook from being a mere
@@ -156,7 +158,7 @@ def check_kills(root, wanted, record_property):
 
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path, record_property):
-    check_kills(tmp_path, 3, record_property)
+    check_kills(tmp_path, 2, record_property)
 
 
 @pytest.mark.slow
@@ -217,3 +219,49 @@ def test_a_notebook_is_the_old_or_the_new_one_whenever_its_writer_is_killed(tmp_
     assert notebooks.read(path).cells[0].source == ("new" if moment == "renamed" else "old")
     notebooks.sweep(tmp_path)
     assert list(tmp_path.iterdir()) == [path]
+
+
+# And within the making of the pages
+
+
+def build(source, work, root):
+    """In the place of Sphinx."""
+    page = work / "_build" / "html" / "index.html"
+    page.parent.mkdir(parents=True)
+    page.write_text((source / "book" / "intro.md").read_text())
+
+
+def render(root):
+    site.build = build
+    return site.render(Project(root), Project(root).book, "published", "paper")
+
+
+def render_and_die(root, moment):
+    """Render, and be killed as soon as so many folders were renamed; at 0 while Sphinx works."""
+    rename, renamed = Path.rename, []
+
+    def rename_and_die(self, target):
+        rename(self, target)
+        renamed.append(target)
+        if len(renamed) == moment:
+            die()
+
+    Path.rename = rename_and_die
+    site.build = build if moment else lambda *arguments: (build(*arguments), die())
+    site.render(Project(root), Project(root).book, "published", "paper")
+
+
+@pytest.mark.parametrize("moment", [0, 1, 2])
+def test_pages_are_made_again_whenever_their_maker_is_killed(tmp_path, monkeypatch, moment):
+    monkeypatch.setattr(provenance, "data_digests", lambda scale: {})
+    monkeypatch.setattr(site, "build", build)
+    project = test_site.make_book(tmp_path, "")
+    render(project.root)
+    (project.book / "intro.md").write_text("# Another book\n")
+    maker = SERVER.Process(target=render_and_die, args=(project.root, moment))
+    maker.start()
+    maker.join()
+    assert maker.exitcode == -signal.SIGKILL
+    assert render(project.root).read_text() == "# Another book\n"
+    left = {path.name for path in project.build("published").iterdir()}
+    assert left == {"html", "made_from", "source"}
