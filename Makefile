@@ -11,11 +11,19 @@ BOOK = $(BIN)/python -m tools.book
 # The kernels of all chapters and tests share one cache of compiled code.
 export NUMBA_CACHE_DIR = $(CURDIR)/_build/numba
 
-.PHONY: help book html pdf serve freeze test validate reproducible bench lock env clean
+# $(1) chooses tests by their marks.
+define run_tests
+@$(BIN)/ruff check --quiet .
+@$(BIN)/ruff format --check .
+@$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg \
+	-p tools.figures --durations=10 -m $(1) tests
+endef
+
+.PHONY: help book html pdf serve freeze test test-all validate reproducible mutants coverage audit bench lock env clean
 .DEFAULT_GOAL := help
 
 help: ## print this list
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-12s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-12s %s\n", $$1, $$2 }'
 	@echo "SCALE=$(SCALE) (auto, paper or sample); PYTHON=$(PYTHON) makes the environment"
 
 book: .venv/.complete ## run every stale chapter at SCALE and render _build/<scale>/html
@@ -34,16 +42,35 @@ freeze: .venv/.complete ## make the runs at SCALE the stored references
 	@$(BOOK) freeze --scale $(SCALE)
 
 test: .venv/.complete ## style, unit tests, and the small-scale references run again and compared
-	@$(BIN)/ruff check --quiet .
-	@$(BIN)/ruff format --check .
-	@$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-sanitize-with tests/sanitize.cfg \
-		-p tools.figures --durations=10 tests
+	$(call run_tests,"not slow")
+
+test-all: .venv/.complete ## the same with the long forms of the tests: more faults, more random inputs
+	$(call run_tests,"slow or not slow")
 
 validate: .venv/.complete ## run the references of SCALE again and compare text and figures
 	@$(BOOK) validate --scale $(SCALE)
 
 reproducible: .venv/.complete ## run the sample's book on other kernels, threads and caches; compare every digit
 	@$(BOOK) reproducible $(CHAPTERS)
+
+coverage: .venv/.complete ## list the lines of gmmlib that no test runs, those of compiled code included
+	@$(BIN)/coverage run --source gmmlib -m pytest -q tests
+# Compiled lines are not seen; here they are run as Python.
+	@NUMBA_DISABLE_JIT=1 $(BIN)/coverage run --append --source gmmlib -m pytest -q tests/test_kernels.py
+	@$(BIN)/coverage report --show-missing --skip-covered
+
+mutants: .venv/.complete ## change the numerical code in thousands of places; which tests notice?
+	@$(BIN)/python -m venv _build/mutmut
+	@_build/mutmut/bin/python -m pip install --quiet --disable-pip-version-check mutmut
+	@$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > _build/mutmut/lib/python3.*/site-packages/project.pth
+	@_build/mutmut/bin/mutmut run
+	@_build/mutmut/bin/mutmut results
+
+audit: .venv/.complete ## look the lock up among known vulnerabilities; needs a network
+# --strict: what could not be looked up has not passed.
+	@$(BIN)/python -m venv _build/audit
+	@_build/audit/bin/python -m pip install --quiet --disable-pip-version-check pip-audit
+	@_build/audit/bin/pip-audit --strict -r requirements.lock --require-hashes --disable-pip
 
 bench: .venv/.complete ## time each compiled kernel beside its numpy form
 	@$(BIN)/python -m tools.bench

@@ -14,7 +14,7 @@ print(f"{len(X):,} patches from {len(images)} photographs")
 model = ConvolutionalGMM(8, zero_mean_patches=True, random_state=0).fit(X)
 print(f"{model.score(X) / model.n_dimensions_:.3f} nats a dimension")
 
-order = np.argsort(-model.weights_)
+order = np.argsort(-model.weights_, kind="stable")
 odds = posterior.log_odds(model.log_joint(X))[:, order]
 labels = [f"{weight:.1%}" for weight in model.weights_[order]]
 figure = plotting.component_sheet(X[posterior.ranking(odds, 10)], model.filters_[order], labels)

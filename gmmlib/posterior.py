@@ -9,6 +9,10 @@ from scipy.special import expit, log_expit, logsumexp
 
 from gmmlib import _kernels
 
+# Nats.  The last digits of a log joint depend on the processor and on the place of the row, so that even
+# copies of one image differ by some 1e-12.
+TIE = 1e-8
+
 
 def evidence(log_joint):
     """Log-likelihood of each row, (N,), in nats: log sum_k exp l[n, k]."""
@@ -87,6 +91,13 @@ def ranking(odds, count):
     Returns
     -------
     ndarray of int, (K, count)
-        Best first; among equals the lower row comes first, so the order is total.
+        Best first; among equals the lower row comes first, so the order is total.  Odds are equal where
+        they fall from one row to the next by no more than `TIE`.
     """
-    return np.argsort(-odds, axis=0, kind="stable")[:count].T
+    falling = np.argsort(-odds, axis=0, kind="stable")
+    values = np.take_along_axis(odds, falling, axis=0)
+    level = np.zeros(odds.shape, dtype=np.intp)
+    with np.errstate(invalid="ignore"):  # inf equals inf
+        np.cumsum(values[:-1] - values[1:] > TIE, axis=0, out=level[1:])
+    by_row = np.lexsort((falling, level), axis=0)[:count]
+    return np.take_along_axis(falling, by_row, axis=0).T

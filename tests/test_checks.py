@@ -141,7 +141,7 @@ MESSAGES = [
 
 @pytest.mark.parametrize(("check", "arguments", "text"), MESSAGES)
 def test_the_message(check, arguments, text):
-    with pytest.raises(ValueError) as caught:  # noqa: PT011
+    with pytest.raises(ValueError) as caught:
         check(*arguments)
     assert str(caught.value) == text
 
@@ -165,14 +165,14 @@ def test_a_generator_is_used_as_it_is():
     assert _checks.generator(rng) is rng
 
 
-@pytest.mark.parametrize("make", [lambda: 7, lambda: np.int64(7), lambda: np.random.RandomState(7)])  # noqa: NPY002
+@pytest.mark.parametrize("make", [lambda: 7, lambda: np.int64(7), lambda: np.random.RandomState(7)])
 def test_equal_seeds_make_equal_generators(make):
     first, second = (_checks.generator(make()).random(3) for _ in range(2))
     assert_array_equal(first, second)
 
 
 def test_a_random_state_moves_on():
-    state = np.random.RandomState(7)  # noqa: NPY002
+    state = np.random.RandomState(7)
     assert _checks.generator(state).random() != _checks.generator(state).random()
 
 

@@ -332,7 +332,7 @@ MESSAGES = [
 
 @pytest.mark.parametrize(("settings", "arguments", "text"), MESSAGES)
 def test_the_message(settings, arguments, text):
-    with pytest.raises(ValueError) as caught:  # noqa: PT011
+    with pytest.raises(ValueError) as caught:
         GenerativeClassifier(**{"density": gauss()} | settings).fit(*arguments)
     assert str(caught.value) == text
 

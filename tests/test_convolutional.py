@@ -369,7 +369,7 @@ def test_results_do_not_depend_on_the_number_of_threads():
 
 @pytest.mark.parametrize(
     "seed",
-    [lambda: 5, lambda: np.random.default_rng(5), lambda: np.random.RandomState(5)],  # noqa: NPY002
+    [lambda: 5, lambda: np.random.default_rng(5), lambda: np.random.RandomState(5)],
 )
 def test_the_same_seed_gives_the_same_bits(seed):
     x = textures()
@@ -700,7 +700,7 @@ FIT_MESSAGES = [
 
 @pytest.mark.parametrize(("settings", "x", "text"), FIT_MESSAGES)
 def test_the_message_of_fit(settings, x, text):
-    with pytest.raises(ValueError) as caught:  # noqa: PT011
+    with pytest.raises(ValueError) as caught:
         ConvolutionalGMM(**({"n_components": 2, "random_state": 0} | settings)).fit(x)
     assert str(caught.value) == text
 
@@ -719,7 +719,7 @@ def test_the_message_of_fit(settings, x, text):
     ],
 )
 def test_the_message_of_bad_row_weights(weight, text):
-    with pytest.raises(ValueError) as caught:  # noqa: PT011
+    with pytest.raises(ValueError) as caught:
         ConvolutionalGMM(2).fit(NOISE, sample_weight=weight)
     assert str(caught.value) == text
 
@@ -727,7 +727,7 @@ def test_the_message_of_bad_row_weights(weight, text):
 def test_a_collapsing_component_is_named_when_nothing_holds_it():
     spectra = np.stack([np.full((4, 3), 1.0), np.full((4, 3), 1e-9)])
     spectra[:, 0, 0] = 1.0
-    with pytest.raises(ValueError) as caught:  # noqa: PT011
+    with pytest.raises(ValueError) as caught:
         fit(np.concatenate([NOISE, FLAT]), 2, init=begin(spectra=spectra))
     assert str(caught.value) == (
         "Component 1 has collapsed: its variance is zero at a frequency, so its likelihood has no bound. "
@@ -747,7 +747,7 @@ METHODS = ("log_joint", "score_samples", "score", "predict", "predict_proba", "p
 @pytest.mark.parametrize("method", METHODS)
 def test_the_message_of_the_wrong_image_size(method):
     model = planted(WEIGHTS, full_spectra((4, 6)))
-    with pytest.raises(ValueError) as caught:  # noqa: PT011
+    with pytest.raises(ValueError) as caught:
         getattr(model, method)(np.zeros((2, 6, 4)))
     assert str(caught.value) == (
         "X must hold images of 4 x 6 pixels, the size the model was fitted on; got 6 x 4. "

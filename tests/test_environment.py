@@ -8,6 +8,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from tools import bootstrap
 from tools.project import REPOSITORY
 
 LOCK = (REPOSITORY / "requirements.lock").read_text(encoding="utf-8")
@@ -24,6 +25,11 @@ def locked():
         if entry.strip():
             requirement, *hashes = entry.split("--hash=")
             yield Requirement(requirement.strip()), len(hashes)
+
+
+# The versions of Python that the tests run on, and that the lock was installed and run on.
+TRIED = yaml.safe_load((REPOSITORY / ".github/workflows/tests.yml").read_text(encoding="utf-8"))["jobs"]
+TRIED = TRIED["test"]["strategy"]["matrix"]["python"]
 
 
 def canonical(name):
@@ -65,3 +71,38 @@ def test_lock_has_hashes_for_every_package():
 
 def test_lock_names_no_address():
     assert not re.search(r"https?:|--(extra-)?index-url|--find-links|^-i\b", LOCK, re.MULTILINE)
+
+
+@pytest.mark.parametrize("python", TRIED)
+def test_lock_pins_one_version_of_each_direct_dependency_on_every_tried_python(python):
+    here = {"python_version": python, "python_full_version": f"{python}.0", "sys_platform": "linux"}
+    pins = [canonical(pin.name) for pin, _ in locked() if pin.marker is None or pin.marker.evaluate(here)]
+    assert len(pins) == len(set(pins))
+    assert {canonical(Requirement(text).name) for text in DIRECT} <= set(pins)
+
+
+@pytest.mark.parametrize("python", TRIED)
+def test_every_tried_python_is_an_allowed_one(python):
+    assert SpecifierSet(PROJECT["requires-python"]).contains(f"{python}.0")
+    bounds = bootstrap.python_bounds(f'requires-python = "{PROJECT["requires-python"]}"')
+    assert bootstrap.complaint(tuple(map(int, python.split("."))), bounds, []) is None
+
+
+def test_the_oldest_allowed_python_is_tried():
+    low, _ = bootstrap.python_bounds(f'requires-python = "{PROJECT["requires-python"]}"')
+    assert ".".join(map(str, low)) in TRIED
+    ruff = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["ruff"]
+    assert ruff["target-version"] == "py" + "".join(map(str, low))
+
+
+def test_every_workflow_uses_a_tried_python():
+    texts = [path.read_text(encoding="utf-8") for path in (REPOSITORY / ".github/workflows").glob("*.yml")]
+    used = {version for text in texts for version in re.findall(r'python-version: "([\d.]+)"', text)}
+    assert used
+    assert used <= set(TRIED)
+
+
+def test_names_and_versions_are_those_of_the_project(conda):
+    citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"))
+    assert conda["name"] == PROJECT["name"]
+    assert citation["version"] == PROJECT["version"]

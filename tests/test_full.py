@@ -577,7 +577,7 @@ CONSTANT_TEXT = (
     ],
 )
 def test_without_a_ridge_singular_data_are_an_error_that_says_so(name, text):
-    with pytest.raises(ValueError) as caught:  # noqa: PT011
+    with pytest.raises(ValueError) as caught:
         fit(singular(name), 1, reg_covar=0.0)
     assert str(caught.value) == text
 
@@ -726,7 +726,7 @@ def test_results_do_not_depend_on_the_number_of_threads(dimension):
 @pytest.mark.parametrize("init", ["kmeans", "random_from_data"])
 @pytest.mark.parametrize(
     "seed",
-    [lambda: 5, lambda: np.random.default_rng(5), lambda: np.random.RandomState(5)],  # noqa: NPY002
+    [lambda: 5, lambda: np.random.default_rng(5), lambda: np.random.RandomState(5)],
 )
 def test_the_same_seed_gives_the_same_bits(seed, init):
     x = data()
@@ -1004,7 +1004,7 @@ FIT_MESSAGES = [
 @pytest.mark.parametrize("method", ["fit", "partial_fit"])
 @pytest.mark.parametrize(("others", "x", "text"), FIT_MESSAGES)
 def test_the_message_of_fit(others, x, text, method):
-    with pytest.raises(ValueError) as caught:  # noqa: PT011
+    with pytest.raises(ValueError) as caught:
         getattr(FullGMM(**({"n_components": 2, "random_state": 0} | others)), method)(x)
     assert str(caught.value) == text
 
@@ -1023,7 +1023,7 @@ def test_the_message_of_fit(others, x, text, method):
     ],
 )
 def test_the_message_of_bad_row_weights(weight, text):
-    with pytest.raises(ValueError) as caught:  # noqa: PT011
+    with pytest.raises(ValueError) as caught:
         FullGMM(2).fit(NOISE, sample_weight=weight)
     assert str(caught.value) == text
 
@@ -1043,7 +1043,7 @@ METHODS = [
 @pytest.mark.parametrize("method", METHODS)
 def test_data_of_other_columns_are_refused(method):
     model = fit(data())
-    with pytest.raises(ValueError) as caught:  # noqa: PT011
+    with pytest.raises(ValueError) as caught:
         getattr(model, method)(np.zeros((4, 2)))
     assert str(caught.value) == "X has 2 features, but FullGMM is expecting 3 features as input."
 

@@ -471,7 +471,7 @@ MESSAGES = [
 
 @pytest.mark.parametrize(("settings", "x", "text"), MESSAGES)
 def test_the_message_of_fit(settings, x, text):
-    with pytest.raises(ValueError) as caught:  # noqa: PT011
+    with pytest.raises(ValueError) as caught:
         HierarchicalGMM(**({"n_components": 3, "n_top": 2, "random_state": 0} | settings)).fit(x)
     assert str(caught.value) == text
 

@@ -323,6 +323,6 @@ def test_files_keep_the_schedule(tmp_path):
 )
 def test_a_schedule_that_is_none_is_refused(setting, text):
     for model, x in models(setting):
-        with pytest.raises(ValueError) as caught:  # noqa: PT011
+        with pytest.raises(ValueError) as caught:
             model.fit(x)
         assert str(caught.value) == text

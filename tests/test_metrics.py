@@ -354,7 +354,7 @@ MESSAGES = [
 
 @pytest.mark.parametrize(("function", "arguments", "text"), MESSAGES)
 def test_the_message(function, arguments, text):
-    with pytest.raises(ValueError) as caught:  # noqa: PT011
+    with pytest.raises(ValueError) as caught:
         function(*arguments)
     assert str(caught.value) == text
 

@@ -127,7 +127,7 @@ def row(value):
 @pytest.mark.parametrize("method", METHODS)
 def test_nan_is_refused_unless_it_is_allowed(method):
     parameters, _ = holes(2)
-    with pytest.raises(ValueError) as caught:  # noqa: PT011
+    with pytest.raises(ValueError) as caught:
         getattr(planted(*parameters, allow_missing=False), method)(row(np.nan))
     assert str(caught.value) == NAN + "Remove or replace them first."
     assert np.isfinite(getattr(planted(*parameters), method)(row(np.nan))).all()
@@ -137,7 +137,7 @@ def test_nan_is_refused_unless_it_is_allowed(method):
 @pytest.mark.parametrize("method", [*METHODS, "impute", "sample_given"])
 def test_infinity_is_always_refused(method, value):
     parameters, _ = holes(2)
-    with pytest.raises(ValueError) as caught:  # noqa: PT011
+    with pytest.raises(ValueError) as caught:
         getattr(planted(*parameters), method)(row(value))
     assert str(caught.value) == INF + "Remove or replace them first."
 
@@ -146,7 +146,7 @@ def test_infinity_is_always_refused(method, value):
 @pytest.mark.parametrize("method", ["fit", "fit_predict", "partial_fit"])
 def test_nothing_is_fitted_on_missing_values(method, allow_missing):
     x = np.concatenate([row(np.nan), np.random.default_rng(0).standard_normal((9, 5))])
-    with pytest.raises(ValueError) as caught:  # noqa: PT011
+    with pytest.raises(ValueError) as caught:
         getattr(FullGMM(2, allow_missing=allow_missing), method)(x)
     assert str(caught.value) == NAN + "Remove or replace them first."
 
@@ -162,7 +162,7 @@ def test_a_later_batch_with_missing_values_is_refused_and_leaves_the_model_as_it
 
 def test_impute_without_allow_missing_says_what_it_needs():
     parameters, x = holes(2)
-    with pytest.raises(ValueError) as caught:  # noqa: PT011
+    with pytest.raises(ValueError) as caught:
         planted(*parameters, allow_missing=False).impute(x)
     assert str(caught.value) == "impute needs allow_missing=True: only then is NaN a missing value."
 
@@ -263,13 +263,13 @@ def test_a_seed_fixes_the_draws_and_other_samples_do_not_change_them():
 
 def test_draws_without_allow_missing_say_what_they_need():
     parameters, x = holes(2)
-    with pytest.raises(ValueError) as caught:  # noqa: PT011
+    with pytest.raises(ValueError) as caught:
         planted(*parameters, allow_missing=False).sample_given(x)
     assert str(caught.value) == "sample_given needs allow_missing=True: only then is NaN a missing value."
 
 
 def test_no_draws_are_refused():
     parameters, x = holes(2)
-    with pytest.raises(ValueError) as caught:  # noqa: PT011
+    with pytest.raises(ValueError) as caught:
         planted(*parameters).sample_given(x, 0)
     assert str(caught.value) == "n_samples must be a positive integer; got 0."

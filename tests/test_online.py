@@ -50,7 +50,8 @@ def written_out(batches, start, weights_of=None):
             resp.T @ x / row_weight.sum(),
             np.einsum("nk,ni,nj->kij", resp, x, x) / row_weight.sum(),
         ]
-        moments = batch if moments is None else [(1 - eta) * m + eta * b for m, b in zip(moments, batch)]  # noqa: B905
+        before = batch if moments is None else moments
+        moments = [(1 - eta) * m + eta * b for m, b in zip(before, batch, strict=True)]
         mass, first, second = moments
         means = first / mass[:, None]
         covariances = second / mass[:, None, None] - np.einsum("ki,kj->kij", means, means)
@@ -242,7 +243,7 @@ def test_batches_may_follow_a_fit_that_was_broken_off():
 
 
 def test_too_small_a_first_batch_is_refused():
-    with pytest.raises(ValueError) as caught:  # noqa: PT011
+    with pytest.raises(ValueError) as caught:
         fresh().partial_fit(data(2))
     assert str(caught.value) == (
         "n_components=3 needs at least as many rows of positive weight in X; got 2. "

@@ -179,6 +179,6 @@ MESSAGES = [
 
 @pytest.mark.parametrize(("arguments", "text"), MESSAGES)
 def test_the_message(arguments, text):
-    with pytest.raises(ValueError) as caught:  # noqa: PT011
+    with pytest.raises(ValueError) as caught:
         sample_patches(*arguments)
     assert str(caught.value) == text

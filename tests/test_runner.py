@@ -2,7 +2,9 @@
 
 import ast
 import base64
+import errno
 import io
+import os
 import re
 import subprocess
 import sys
@@ -51,6 +53,8 @@ plt.show()
 """
 )
 BROKEN = CHAPTER.replace("print(object())", "1 / 0")
+DEAD = CHAPTER.replace("print(object())", "import os; os._exit(3)")
+ILL_WRITTEN = CHAPTER.replace(":tags: [hide-input]", ":tags: [hide-input")
 
 
 def make_project(root, **sources):
@@ -246,18 +250,39 @@ def test_new_prose_is_taken_over_without_a_run(finished, monkeypatch):
 
 
 def test_a_failing_chapter_stops_no_other_and_leaves_stored_results_alone(project, executed, capfd):
-    (project.book / "broken.md").write_text(BROKEN)
-    old = project.runs("sample") / "broken.ipynb"
-    notebooks.write(provenance.record(nbformat.from_dict(executed[0]), {}), old)
-    before = old.read_bytes()
+    failing = {"broken": BROKEN, "dead": DEAD, "ill_written": ILL_WRITTEN}
+    stored = {}
+    for name, text in failing.items():
+        (project.book / f"{name}.md").write_text(text)
+        for folder in (project.runs("sample"), project.references("sample"), project.references("paper")):
+            path = folder / f"{name}.ipynb"
+            notebooks.write(provenance.record(nbformat.from_dict(executed[0]), {}), path)
+            stored[path] = path.read_bytes()
     assert book.main(["--root", str(project.root), "book", "--scale", "sample"]) == 1
     said = capfd.readouterr().out
-    assert "cell 4 failed" in said
-    assert "ZeroDivisionError" in said
-    assert "1 of 2 notebooks failed: broken" in said
-    assert "not rendered" in said
-    assert old.read_bytes() == before
+    assert "[1/4] broken: FAILED, cell 4 failed:\n\n" in said
+    assert "1 / 0" in said
+    assert "ZeroDivisionError: division by zero" in said
+    assert "[2/4] dead: FAILED, DeadKernelError: Kernel died" in said
+    assert "[3/4] ill_written: FAILED, ill_written.md cannot be read: Code cell 3 at line 23" in said
+    assert "3 of 4 notebooks failed: broken, dead, ill_written\n" in said
+    assert "not rendered, because not every notebook ran" in said
+    assert {path: path.read_bytes() for path in stored} == stored
     assert notebooks.flaws(notebooks.read(project.runs("sample") / "one.ipynb")) == []
+
+
+def test_a_full_disk_fails_one_chapter(project, executed, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (project.book / "two.md").write_text(CHAPTER)
+    monkeypatch.setattr(run, "execute", lambda *_: nbformat.from_dict(executed[0]))
+    monkeypatch.setattr(notebooks.os, "fsync", full)
+    assert not run.bring_up_to_date(project, "sample")
+    said = capsys.readouterr().out
+    assert said.count("FAILED, [Errno 28] No space left on device") == 2
+    assert "2 of 2 notebooks failed: one, two" in said
+    assert list(project.runs("sample").iterdir()) == []
 
 
 def test_a_source_that_changes_during_its_run_is_not_stored(project, monkeypatch, capsys):
@@ -283,6 +308,43 @@ def test_a_run_that_is_killed_leaves_no_notebook(executed, tmp_path, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         notebooks.write(executed[0], tmp_path / "one.ipynb")
     assert list(tmp_path.iterdir()) == []
+
+
+def cut(content):
+    return content[: len(content) // 2]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [cut, lambda content: b"", lambda content: b"\xff\xfe", lambda content: b"[]", lambda content: b"{}"],
+    ids=["cut", "empty", "bytes", "list", "object"],
+)
+def test_what_is_not_a_whole_notebook_is_never_taken_as_done(finished, executed, monkeypatch, capsys, damage):
+    path = finished.runs("sample") / "one.ipynb"
+    reference = finished.references("sample") / "one.ipynb"
+    notebooks.write(notebooks.read(path), reference)
+    for stored in (path, reference):
+        stored.write_bytes(damage(stored.read_bytes()))
+    with pytest.raises(notebooks.Unreadable, match=r"one\.ipynb is not a whole notebook: "):
+        notebooks.read(path)
+    assert not references.freeze(finished, "sample")
+    monkeypatch.setattr(run, "execute", lambda *_: nbformat.from_dict(executed[0]))
+    assert run.bring_up_to_date(finished, "sample")
+    assert "running (what is stored is not a whole notebook)" in capsys.readouterr().out
+    assert references.freeze(finished, "sample")
+    assert [notebooks.flaws(notebooks.read(stored)) for stored in (path, reference)] == [[], []]
+
+
+def test_what_killed_runs_left_is_swept(finished, monkeypatch):
+    monkeypatch.setattr(run, "execute", never)
+    for bring, folder in (
+        (run.bring_up_to_date, finished.runs("sample")),
+        (references.freeze, finished.references("sample")),
+    ):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".one-abc.partial").write_text("{")
+        assert bring(finished, "sample")
+        assert [path.name for path in folder.iterdir()] == ["one.ipynb"]
 
 
 # References

@@ -234,7 +234,7 @@ def test_two_components_have_no_third_to_split():
 )
 def test_bad_arguments_are_refused(settings, text):
     model, x = stuck()
-    with pytest.raises(ValueError) as caught:  # noqa: PT011
+    with pytest.raises(ValueError) as caught:
         split_merge.improve(model, x, **settings)
     assert str(caught.value) == text
 

@@ -40,7 +40,7 @@ def main(arguments=None):
     except site.NotRendered as error:
         print(f"not rendered: {error}", file=sys.stderr)
         return 1
-    except datasets.DatasetError as error:
+    except (datasets.DatasetError, notebooks.Unreadable) as error:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -21,6 +21,11 @@ CELL_METADATA = ("tags", "mystnb")
 OUTPUT_METADATA = ("scrapbook", "needs_background", "image/png")
 FIGURES = ("image/png", "application/papermill.record/image/png")
 GALLERY = "application/vnd.gmmlib.gallery+json"  # what the component explorer shows
+PARTIAL = ".partial"  # how the name of a notebook ends until all of it is on the disk
+
+
+class Unreadable(Exception):
+    """A stored file is no whole notebook; the text says which and why."""
 
 
 def is_notebook(path):
@@ -188,8 +193,22 @@ def settings(nb):
 
 
 def read(path):
-    """A stored notebook."""
-    return nbformat.read(path, as_version=4)
+    """A stored notebook.
+
+    Raises
+    ------
+    Unreadable
+    """
+    flaw = {}
+    try:
+        nb = nbformat.read(path, as_version=4, capture_validation_error=flaw)
+    except OSError:
+        raise
+    except Exception as error:  # nbformat has no common class for what is not a notebook
+        raise Unreadable(f"{path} is not a whole notebook: {type(error).__name__}") from error
+    if flaw:
+        raise Unreadable(f"{path} is not a whole notebook: {flaw['ValidationError'].message}")
+    return nb
 
 
 def to_bytes(nb):
@@ -201,14 +220,14 @@ def to_bytes(nb):
 def write(nb, path):
     """Store a notebook whole or not at all; True if the file changed.
 
-    A run that is killed leaves at most a file whose name is not that of a notebook.
+    A run that is killed leaves at most a file whose name is not that of a notebook; see `sweep`.
     """
     path = Path(path)
     new = to_bytes(nb)
     if path.exists() and path.read_bytes() == new:
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".partial", dir=path.parent)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=PARTIAL, dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(new)
@@ -221,3 +240,9 @@ def write(nb, path):
         error.add_note(f"{path} was not written; what was there before is as it was.")
         raise
     return True
+
+
+def sweep(folder):
+    """Remove what runs that were killed while they wrote have left; nobody else may be writing there."""
+    for path in folder.glob(f".*{PARTIAL}"):
+        path.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ def freeze(project, scale):
     Where only the text of a chapter changed, its reference itself serves as the run.
     """
     missing = 0
+    notebooks.sweep(project.references(scale))
     for source in notebooks.chapters(project.book):
         target = project.references(scale) / f"{source.stem}.ipynb"
         candidates = [project.runs(scale) / target.name, target]
@@ -45,6 +46,10 @@ def show_in_readme(project):
 def current_run(paths, wanted):
     """The first stored notebook that still stands, or None."""
     for path in paths:
-        if path.exists() and not provenance.changes(nb := notebooks.read(path), wanted):
+        try:
+            nb = notebooks.read(path)
+        except (FileNotFoundError, notebooks.Unreadable):
+            continue
+        if not provenance.changes(nb, wanted):
             return nb
     return None

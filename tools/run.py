@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
 import papermill
+from jupytext.myst import MystMetadataParsingError
 from papermill.exceptions import PapermillExecutionError
 
 from tools import colophon, kernels, notebooks, provenance
@@ -65,6 +66,7 @@ def bring_up_to_date(project, scale):
     A chapter that fails does not stop the others, and its last complete run stays as it was.  Two run at a
     time, for a chapter alone leaves cores idle while it loads, draws or plots; outputs do not depend on it.
     """
+    notebooks.sweep(project.runs(scale))
     sources = notebooks.chapters(project.book)
     failed = []
 
@@ -73,7 +75,7 @@ def bring_up_to_date(project, scale):
         path = project.runs(scale) / f"{source.stem}.ipynb"
         try:
             return update(project, source, scale, path, label)
-        except Failed as error:
+        except (Failed, OSError) as error:  # a full disk too
             print(f"{label}: FAILED, {error}\n", flush=True)
             failed.append(source.stem)
             return False
@@ -106,22 +108,31 @@ def lanes(paths, count):
 
 def expected_seconds(path):
     """What a stored run took; infinite if nobody knows."""
-    record = notebooks.read(path).metadata.get("provenance", {}) if path.exists() else {}
+    try:
+        record = notebooks.read(path).metadata.get("provenance", {})
+    except (FileNotFoundError, notebooks.Unreadable):
+        return math.inf
     return record.get("occasion", {}).get("seconds", math.inf)
 
 
 def update(project, source, scale, path, label):
     """Run one chapter if it is stale; True if it ran."""
-    wanted = provenance.key(project, source, scale)
-    fresh = notebooks.convert(source)
-    reasons = ["first run"]
-    if path.exists():
+    try:
+        wanted = provenance.key(project, source, scale)
+        fresh = notebooks.convert(source)
+    except MystMetadataParsingError as error:
+        raise Failed(f"{source.name} cannot be read: {error}") from error
+    try:
         stored = notebooks.read(path)
         reasons = provenance.changes(stored, wanted)
         if not reasons:
             if notebooks.write(notebooks.with_prose_of(stored, fresh), path):
                 print(f"{label}: text renewed, code unchanged", flush=True)
             return False
+    except FileNotFoundError:
+        reasons = ["first run"]
+    except notebooks.Unreadable:
+        reasons = ["what is stored is not a whole notebook"]
     print(f"{label}: running ({', '.join(reasons)})", flush=True)
     start = time.monotonic()
     done = execute(fresh, project.book, wanted["parameters"])
