@@ -62,7 +62,9 @@ coverage: .venv/.complete ## list the lines of gmmlib that no test runs, those o
 mutants: .venv/.complete ## change the numerical code in thousands of places; which tests notice?
 	@$(BIN)/python -m venv _build/mutmut
 	@_build/mutmut/bin/python -m pip install --quiet --disable-pip-version-check mutmut
-	@$(BIN)/python -c "import site; print(site.getsitepackages()[0])" > _build/mutmut/lib/python3.*/site-packages/project.pth
+# It needs what the tests need: the packages of .venv stand behind its own.
+	@echo "$$($(BIN)/python -c 'import site; print(*site.getsitepackages())')" \
+		> "$$(_build/mutmut/bin/python -c 'import site; print(*site.getsitepackages())')/project.pth"
 	@_build/mutmut/bin/mutmut run
 	@_build/mutmut/bin/mutmut results
 
@@ -86,6 +88,6 @@ env: .venv/.complete ## make .venv from requirements.lock
 	@$(PYTHON) tools/bootstrap.py
 
 clean: ## remove _build and all caches; .venv stays
-	rm -rf _build .pytest_cache .ruff_cache .hypothesis
+	rm -rf _build .pytest_cache .ruff_cache .hypothesis mutants .coverage
 	find gmmlib tests tools book -name __pycache__ -prune -exec rm -rf {} +
 	find book tests -name .ipynb_checkpoints -prune -exec rm -rf {} +

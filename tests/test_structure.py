@@ -40,7 +40,16 @@ def files():
         command = [git, "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         listed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout
         return [REPOSITORY / name for name in listed.split("\0") if name and (REPOSITORY / name).is_file()]
-    made = {".venv", "_build", "__pycache__", ".git", ".pytest_cache", ".ruff_cache", ".hypothesis"}
+    made = {
+        ".venv",
+        "_build",
+        "__pycache__",
+        ".git",
+        ".pytest_cache",
+        ".ruff_cache",
+        ".hypothesis",
+        "mutants",
+    }
     paths = [path for path in REPOSITORY.rglob("*") if path.is_file()]
     return [path for path in paths if not made & set(path.relative_to(REPOSITORY).parts)]
 
