@@ -28,9 +28,8 @@ class FullGMM(DensityMixin, BaseEstimator):
     means : {"free", "zero"}
         Whether components have means or are held at the origin.
     init : {"kmeans", "random_from_data"}, array-like of int (N,), or mapping
-        Where EM starts: from the clusters of k-means; from random samples under the covariance of all, moved apart where
-        they coincide;
-        from a component for each sample; or from
+        Where EM starts: from the clusters of k-means; from random samples under the covariance of all,
+        moved apart where they coincide; from a component for each sample; or from
         ``{"weights": (K,), "means": (K, D), "covariances" or "precisions": (K, D, D)}``, and then with an
         E-step.
     min_weight : float, optional

@@ -124,8 +124,8 @@ def apart(centres, deviation, rng):
     Components that start alike would be told apart by rounding alone, on each processor in another way.
     """
     for k in range(1, len(centres)):
-        away = (((centres[:k] - centres[k]) / deviation) ** 2).mean(axis=1)
-        if away.min() < ASIDE**2:
+        away = (((centres[:k] - centres[k]) / deviation) ** 2).sum(axis=1)
+        if away.min() < ASIDE**2 * len(deviation):
             centres[k] += ASIDE * deviation * rng.standard_normal(len(deviation))
     return centres
 

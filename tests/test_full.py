@@ -1135,3 +1135,39 @@ def test_a_grid_search_over_the_number_of_components_works():
     assert grid.best_params_ == {"n_components": 3}
     assert scores[0] + 0.1 < scores[2]
     assert_allclose(grid.score(x), grid.best_estimator_.score(x))
+
+
+def test_samples_that_coincide_start_components_apart():
+    rng = np.random.default_rng(0)
+    X = np.repeat(rng.standard_normal((3, 4)), 40, axis=0)  # three places, eight components
+    starts = []
+    FullGMM(
+        8, init="random_from_data", random_state=0, callback=lambda m, t: starts.append(m.means_.copy())
+    ).fit(X + 1e-12 * rng.standard_normal(X.shape))
+    first = starts[0] / X.std(axis=0)
+    gaps = np.sqrt(((first[:, None] - first) ** 2).mean(axis=2))
+    assert gaps[np.triu_indices(8, 1)].min() > 0.03
+    assert gaps[np.triu_indices(8, 1)].min() < 0.5  # and they stay near the samples they came from
+
+
+def test_samples_that_differ_start_components_where_they_are():
+    X = np.random.default_rng(1).standard_normal((50, 3))
+    starts = []
+    FullGMM(
+        4, init="random_from_data", random_state=0, callback=lambda m, t: starts.append(m.means_.copy())
+    ).fit(X)
+    distance = np.abs(starts[0][:, None] - X).max(axis=2).min(axis=1)
+    assert distance.max() < 1e-12
+
+
+def test_coinciding_starts_are_told_apart_by_the_seed_and_not_by_rounding():
+    """One-hot samples, disturbed in the last digits as another processor would: the same fit."""
+    rng = np.random.default_rng(2)
+    codes = np.eye(6)[rng.integers(6, size=600)] * 0.98 + 0.02 * rng.dirichlet(np.ones(6), 600)
+    codes[:400] = np.round(codes[:400])
+    fits = [
+        FullGMM(5, init="random_from_data", reg_covar=1e-4, max_iter=30, tol=0, random_state=0).fit(X)
+        for X in (codes, codes + 1e-13 * rng.standard_normal(codes.shape))
+    ]
+    np.testing.assert_allclose(fits[0].log_likelihoods_, fits[1].log_likelihoods_, rtol=1e-7)
+    np.testing.assert_array_equal(fits[0].predict(codes), fits[1].predict(codes))
