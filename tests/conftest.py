@@ -7,6 +7,12 @@ from tools import site
 from tools.project import Project
 
 
+def pytest_itemcollected(item):
+    """Keep a file, and all that looks at the pages, in one process: the pages are rendered once."""
+    group = "pages" if "published" in getattr(item, "fixturenames", ()) else item.path.name
+    item.add_marker(pytest.mark.xdist_group(group))
+
+
 @pytest.fixture(scope="session")
 def published():
     """Folder of the pages that `make html` makes, rendered if they are not up to date."""

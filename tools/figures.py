@@ -86,7 +86,8 @@ def pytest_itemcollected(item):
 
 
 def pytest_configure(config):
-    """Start kernels without anybody's personal settings."""
+    """Start kernels without anybody's personal settings, and with their share of the cores."""
+    at_once = getattr(config.option, "numprocesses", None) or 1  # processes of pytest-xdist inherit it
     settings = contextlib.ExitStack()
-    settings.enter_context(kernels.plain_settings())
+    settings.enter_context(kernels.plain_settings(at_once))
     config.add_cleanup(settings.close)
