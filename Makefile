@@ -15,7 +15,7 @@ export NUMBA_CACHE_DIR = $(CURDIR)/_build/numba
 define run_tests
 @$(BIN)/ruff check --quiet .
 @$(BIN)/ruff format --check .
-@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup --nbval --nbval-current-env \
+@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --nbval --nbval-current-env \
 	--nbval-sanitize-with tests/sanitize.cfg -p tools.figures --durations=10 -m $(1) tests
 endef
 

@@ -1,5 +1,7 @@
 """The published pages, and a browser to look at them."""
 
+import fcntl
+
 import pytest
 
 from tools import browser as browsers
@@ -7,17 +9,14 @@ from tools import site
 from tools.project import Project
 
 
-def pytest_itemcollected(item):
-    """Keep a file, and all that looks at the pages, in one process: the pages are rendered once."""
-    group = "pages" if "published" in getattr(item, "fixturenames", ()) else item.path.name
-    item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session")
 def published():
     """Folder of the pages that `make html` makes, rendered if they are not up to date."""
     project = Project()
-    return site.render(project, project.references("paper"), "published", "paper").parent
+    project.build("published").mkdir(parents=True, exist_ok=True)
+    with open(project.build("published") / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # one of the processes renders, the others find the pages up to date
+        return site.render(project, project.references("paper"), "published", "paper").parent
 
 
 @pytest.fixture(scope="session")

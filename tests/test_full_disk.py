@@ -13,7 +13,7 @@ import pytest
 from gmmlib import FullGMM, storage
 from gmmlib._catalogue import DatasetError
 from gmmlib.datasets import load_mnist
-from tests.test_datasets import GZIPPED, cache, mirrors, server, tiny  # noqa: F401
+from tests.test_datasets import GZIPPED, cache, mirrors, server, tiny  # noqa: F401  fixtures used by their names
 from tools import notebooks
 
 ROOM = 2**16  # bytes that a file may have, or that the whole disk has
