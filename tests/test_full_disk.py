@@ -113,7 +113,7 @@ def test_a_notebook_that_does_not_fit_leaves_the_old_one(full):
     assert notebooks.write(notebook("also short"), path)
 
 
-def test_a_download_that_does_not_fit_is_one_clear_error(full, server, mirrors, monkeypatch):  # noqa: F811
+def test_a_download_that_does_not_fit_is_one_clear_error(full, server, mirrors, monkeypatch):  # noqa: F811  a fixture, not the name imported
     """The files before the one that does not fit go, too; those of earlier downloads stay."""
     folder, context = full
     monkeypatch.setattr("gmmlib._catalogue.cache_folder", lambda: folder)
