@@ -18,6 +18,7 @@ from gmmlib import metrics, plotting, posterior
 MIME = "application/vnd.gmmlib.gallery+json"
 TOP, SAMPLES = 8, 4  # images a component that it claims most strongly, and that are drawn from it
 NEAREST = 5
+TIE = 1e-6  # relative difference below which rounding decides between two numbers
 GREYS = 16  # of photographs, digits and samples; spectra have 256
 
 
@@ -110,11 +111,11 @@ def of_full(name, title, model, images, labels=None, *, axes=None, seed=0):
     centre, vectors = (0.0, None) if axes is None else axes
     pixels = (lambda x: x) if axes is None else (lambda x: x @ vectors)
     top, winner = _claimed(model.log_joint(rows if axes is None else (rows - centre) @ vectors.T), images)
-    dimension = model.means_.shape[1]
-    last = (dimension - 4, dimension - 1)
-    directions = np.stack([pixels(eigh(c, subset_by_index=last)[1].T[::-1]) for c in model.covariances_])
-    # A direction has no sign of its own.
-    largest = np.take_along_axis(directions, np.abs(directions).argmax(axis=2)[..., None], axis=2)
+    directions = np.stack([pixels(_leading(covariance)) for covariance in model.covariances_])
+    # A direction has no sign of its own: the first of its largest entries is made positive.
+    size = np.abs(directions)
+    first = (size > (1 - TIE) * size.max(axis=2, keepdims=True)).argmax(axis=2)
+    largest = np.take_along_axis(directions, first[..., None], axis=2)
     directions = (directions * np.sign(largest)).reshape(len(directions), -1, *shape)
     return Gallery(
         name,
@@ -158,6 +159,15 @@ def of_log_joint(name, title, weights, log_joint, images, labels=None):
     top, winner = _claimed(log_joint, images)
     sheets = {"most strongly claimed": top}
     return Gallery(name, title, weights, sheets, classes=_won(winner, labels, len(weights)))
+
+
+def _leading(covariance):
+    """The four directions of largest variance as rows; 0 where another direction has the same variance."""
+    dimension = len(covariance)
+    variances, directions = eigh(covariance, subset_by_index=(max(dimension - 5, 0), dimension - 1))
+    apart = np.diff(variances[::-1]) < -TIE * variances[-1]
+    alone = np.concatenate([[True], apart]) & np.concatenate([apart, [True]])
+    return np.where(alone[:4, None], directions.T[::-1][:4], 0.0)
 
 
 def _claimed(log_joint, images):

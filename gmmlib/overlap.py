@@ -31,7 +31,7 @@ from gmmlib import _checks
 from gmmlib.convolutional import EMPTY, ConvolutionalGMM, Parameters
 
 PENALTIES = ("overlap", "band")
-L_BFGS_STEPS = 20  # in an M-step
+L_BFGS_STEPS = 10  # in an M-step; more of them magnify rounding, and win little
 HALVINGS = 60  # of a bracket for the common spectrum, down to rounding
 
 

@@ -247,8 +247,8 @@ def worst(model, seed, truth, of):
 def test_samples_have_the_moments_of_their_model(fitted, name, record_property):
     model = fitted[name]
     largest, count = worst(model, 1, model, MODELS[name][2])
-    record_property("comparisons", count)
-    record_property("largest", largest)
+    record_property("comparisons", int(count))
+    record_property("largest", float(largest))
     assert count * erfc(LIMIT / np.sqrt(2)) < 1e-3 / len(MODELS)
     assert largest < LIMIT
 
@@ -332,5 +332,5 @@ AT_LEAST = 0.75
 @pytest.mark.parametrize("found", [found_spectra, found_covariances, found_templates])
 def test_planted_mixtures_are_found(found, n_seeds, record_property):
     rate = np.mean([found(seed) for seed in range(n_seeds)])
-    record_property("success rate", rate)
+    record_property("success rate", float(rate))
     assert rate >= AT_LEAST

@@ -102,3 +102,12 @@ def test_a_model_of_principal_components_is_shown_in_pixels():
     expected = np.round(255 * (mean - mean.min()) / np.ptp(mean))
     assert_array_equal(tiles(data, "mean")[0, 0], expected)
     assert tiles(data, "largest variance").shape == (2, 4, 6, 5)
+
+
+def test_directions_of_equal_variance_are_left_out():
+    """Among them an eigensolver's choice is arbitrary, and another on every processor."""
+    turned = np.linalg.qr(RNG.standard_normal((6, 6)))[0]
+    covariance = (turned * [9.0, 5.0, 5.0, 3.0, 1.0, 1.0]) @ turned.T
+    found = gallery._leading(covariance)
+    assert (np.abs(found[[1, 2]]) == 0).all()
+    assert_array_equal(np.abs(found[[0, 3]] @ turned[:, [0, 3]]).round(9), np.eye(2))

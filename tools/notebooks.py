@@ -21,6 +21,7 @@ CELL_METADATA = ("tags", "mystnb")
 OUTPUT_METADATA = ("scrapbook", "needs_background", "image/png")
 FIGURES = ("image/png", "application/papermill.record/image/png")
 GALLERY = "application/vnd.gmmlib.gallery+json"  # what the component explorer shows
+NUMBER = re.compile(r" *\d+(\.\d+)?")  # with the spaces that align it
 PARTIAL = ".partial"  # how the name of a notebook ends until all of it is on the disk
 
 
@@ -170,14 +171,14 @@ def with_prose_of(run, fresh):
 
 
 def stop_clocks(nb):
-    """Put zeros for all digits in the outputs of cells that print how long something took."""
+    """Put 0 for every number in the outputs of cells that print how long something took."""
     for cell in code_cells(nb):
         if "nbval-ignore-output" in tags(cell):
             for output in cell.outputs:
                 if "text" in output:
-                    output.text = re.sub(r"\d", "0", output.text)
+                    output.text = NUMBER.sub(" 0", output.text)
                 for mime, value in output.get("data", {}).items():
-                    output.data[mime] = re.sub(r"\d", "0", value) if isinstance(value, str) else 0
+                    output.data[mime] = NUMBER.sub(" 0", value) if isinstance(value, str) else 0
 
 
 def script(nb):
