@@ -4,6 +4,8 @@ SCALE ?= auto
 PYTHON ?= python3
 # make lock LOCKFLAGS=--upgrade takes newer versions
 LOCKFLAGS ?=
+# the changes that make mutants tries: every tenth of a function; '*' tries all, for hours
+MUTANTS ?= *3
 
 BIN = .venv/bin
 BOOK = $(BIN)/python -m tools.book
@@ -59,13 +61,13 @@ coverage: .venv/.complete ## list the lines of gmmlib that no test runs, those o
 	@NUMBA_DISABLE_JIT=1 $(BIN)/coverage run --append --source gmmlib -m pytest -q tests/test_kernels.py
 	@$(BIN)/coverage report --show-missing --skip-covered
 
-mutants: .venv/.complete ## change the numerical code in thousands of places; which tests notice?
+mutants: .venv/.complete ## change the numerical code in a thousand places; does a test notice each?
 	@$(BIN)/python -m venv _build/mutmut
 	@_build/mutmut/bin/python -m pip install --quiet --disable-pip-version-check mutmut
 # It needs what the tests need: the packages of .venv stand behind its own.
 	@echo "$$($(BIN)/python -c 'import site; print(*site.getsitepackages())')" \
 		> "$$(_build/mutmut/bin/python -c 'import site; print(*site.getsitepackages())')/project.pth"
-	@_build/mutmut/bin/mutmut run
+	@_build/mutmut/bin/mutmut run '$(MUTANTS)'
 	@_build/mutmut/bin/mutmut results
 
 audit: .venv/.complete ## look the lock up among known vulnerabilities; needs a network
