@@ -4,6 +4,9 @@ SCALE ?= auto
 PYTHON ?= python3
 # make lock LOCKFLAGS=--upgrade takes newer versions
 LOCKFLAGS ?=
+# tests of the tools and pages, which run little of gmmlib
+PAGES = pages.py links.py pdf.py text.py explorer.py site.py runner.py references.py interrupted_book.py
+
 # the changes that make mutants tries: every tenth of a function; '*' tries all, for hours
 MUTANTS ?= *3
 
@@ -56,7 +59,7 @@ reproducible: .venv/.complete ## run the sample's book on other kernels, threads
 	@$(BOOK) reproducible $(CHAPTERS)
 
 coverage: .venv/.complete ## list the lines of gmmlib that no test runs, those of compiled code included
-	@$(BIN)/coverage run --source gmmlib -m pytest -q tests
+	@$(BIN)/coverage run --source gmmlib -m pytest -q $(addprefix --ignore tests/test_,$(PAGES)) tests
 # Compiled lines are not seen; here they are run as Python.
 	@NUMBA_DISABLE_JIT=1 $(BIN)/coverage run --append --source gmmlib -m pytest -q tests/test_kernels.py
 	@$(BIN)/coverage report --show-missing --skip-covered

@@ -1171,3 +1171,28 @@ def test_coinciding_starts_are_told_apart_by_the_seed_and_not_by_rounding():
     ]
     np.testing.assert_allclose(fits[0].log_likelihoods_, fits[1].log_likelihoods_, rtol=1e-7)
     np.testing.assert_array_equal(fits[0].predict(codes), fits[1].predict(codes))
+
+
+def test_fit_predict_counts_row_weights():
+    rng = np.random.default_rng(5)
+    X = np.concatenate([rng.standard_normal((30, 2)), rng.standard_normal((30, 2)) + 6])
+    weight = np.r_[np.ones(30), np.zeros(30)]
+    settings = {"n_components": 2, "random_state": 0}
+    labels = FullGMM(**settings).fit_predict(X, sample_weight=weight)
+    np.testing.assert_array_equal(labels, FullGMM(**settings).fit(X, sample_weight=weight).predict(X))
+    assert (labels != FullGMM(**settings).fit_predict(X)).any()
+
+
+@pytest.mark.filterwarnings("ignore:Components")
+@pytest.mark.parametrize("means", ["free", "zero"])
+def test_weights_still_sum_to_one_after_a_component_was_put_elsewhere(means):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((80, 3)) + (5 if means == "free" else 0)
+    start = np.zeros(80, dtype=int)
+    start[40:] = 1
+    weights = []
+    FullGMM(
+        3, init=start, means=means, max_iter=3, tol=0, callback=lambda m, t: weights.append(m.weights_.copy())
+    ).fit(X)
+    assert all(len(w) == 3 and w.min() > 0 for w in weights)
+    np.testing.assert_allclose([w.sum() for w in weights], 1.0)

@@ -484,3 +484,13 @@ def test_an_unfitted_model_and_another_size_are_refused(method):
         ValueError, match=r"^X must hold images of 3 x 4 pixels, the size the model was fitted"
     ):
         getattr(planted(full_spectra((3, 4))), method)(np.zeros((2, 3, 4, 4)))
+
+
+def test_a_model_of_images_without_their_mean_comes_back(tmp_path):
+    rng = np.random.default_rng(9)
+    X = rng.standard_normal((40, 2, 4, 5))
+    X -= X.mean(axis=(2, 3), keepdims=True)
+    model = HierarchicalGMM(2, 2, zero_mean_patches=True, max_iter=3, random_state=0).fit(X)
+    model.save(tmp_path / "model.npz")
+    loaded = HierarchicalGMM.load(tmp_path / "model.npz")
+    np.testing.assert_array_equal(loaded.score_samples(X), model.score_samples(X))

@@ -371,3 +371,9 @@ def test_agreement_gathers_the_three_measures():
     assert_allclose(found.nmi, 2 * information / (components + np.log(3)))
     # Pairs: 1 + 1 agree inside cells, of 1 + 3 in components and 3 in classes, of 15.
     assert_allclose(found.ari, (2 - 4 * 3 / 15) / ((4 + 3) / 2 - 4 * 3 / 15))
+
+
+def test_effective_numbers_are_taken_along_the_axis_that_is_asked_for():
+    table = np.array([[1.0, 0.0, 0.0], [1.0, 1.0, 0.0]])
+    assert_allclose(metrics.effective_number(table, axis=1), [1, 2])
+    assert_allclose(metrics.effective_number(table.T, axis=0), [1, 2])

@@ -442,3 +442,23 @@ def test_a_refused_batch_leaves_the_model_as_it_was():
         model.partial_fit(np.full((3, 4, 5), np.nan))
     assert_same(learned_images(model), before, rtol=0)
     assert model.n_iter_ == 1
+
+
+def test_components_held_at_the_origin_have_their_second_moment_about_it():
+    """Moments are kept about a centre that is not 0: moving them there must not change the answer."""
+    rng = np.random.default_rng(3)
+    X, resp = rng.standard_normal((50, 3)) + 2.0, rng.dirichlet(np.ones(2), 50)
+    centre = np.array([1.0, -2.0, 0.5])
+    moved = X - centre
+    moments = online.Moments(
+        resp.sum(axis=0) / 50,
+        resp.T @ moved / 50,
+        np.einsum("nk,ni,nj->kij", resp, moved, moved) / 50,
+        centre,
+        1,
+    )
+    weights, means, covariances = online.parameters(moments, 0.0, zero_means=True)
+    expected = np.einsum("nk,ni,nj->kij", resp, X, X) / resp.sum(axis=0)[:, None, None]
+    np.testing.assert_allclose(covariances, expected, rtol=1e-12)
+    np.testing.assert_allclose(means, 0.0, atol=1e-12)
+    np.testing.assert_allclose(weights, resp.mean(axis=0))

@@ -11,7 +11,7 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 from gmmlib import ConvolutionalGMM, metrics
-from gmmlib.overlap import PenalisedGMM, banded, common_spectrum, mean_overlap
+from gmmlib.overlap import PenalisedGMM, banded, common_spectrum, mean_overlap, separate
 from gmmlib.spectrum import fold, unfold
 from tests import oracles
 
@@ -226,3 +226,38 @@ def test_an_unfitted_model_says_so():
     for name in ("common_spectrum_", "bands_", "filters_"):
         with pytest.raises(NotFittedError):
             getattr(PenalisedGMM(2), name)
+
+
+def test_images_without_their_mean_are_fitted_without_the_zero_frequency():
+    rng = np.random.default_rng(4)
+    X = rng.standard_normal((60, 4, 5))
+    X -= X.mean(axis=(1, 2), keepdims=True)
+    model = PenalisedGMM(2, zero_mean_patches=True, strength=1.0, max_iter=2, random_state=0).fit(X)
+    assert model.n_dimensions_ == 19
+    assert (model.spectra_[:, 0, 0] == 0).all()
+
+
+def test_the_penalised_m_step_ends_where_its_objective_is_flat():
+    """Central differences of an objective written from the definition, not the code's gradient."""
+    rng = np.random.default_rng(6)
+    w = np.array([1.0, 2.0, 2.0, 1.0])
+    mass, power = np.array([0.6, 0.4]), rng.uniform(0.1, 1.0, (2, 4))
+    start = power / mass[:, None]
+    spectra = separate((start, start), mass, power, w, 0.3, 1e-6)
+
+    def cost(theta):
+        shares = w * np.exp(-theta) / (w * np.exp(-theta)).sum(axis=1, keepdims=True)
+        together = np.sqrt(shares[0] * shares[1]).sum()
+        return 0.5 * (w * (mass[:, None] * theta + power * np.exp(-theta))).sum() + 0.3 * together
+
+    def slopes(theta):
+        found = np.empty_like(theta)
+        for index in np.ndindex(theta.shape):
+            step = np.zeros_like(theta)
+            step[index] = 1e-5
+            found[index] = (cost(theta + step) - cost(theta - step)) / 2e-5
+        return found
+
+    before, after = slopes(np.log(start)), slopes(np.log(spectra))
+    assert cost(np.log(spectra)) < cost(np.log(start))
+    assert np.abs(after).max() < 0.02 * np.abs(before).max()

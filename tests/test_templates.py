@@ -391,3 +391,13 @@ def test_a_collapse_says_what_to_do():
 def test_other_sizes_are_refused():
     with pytest.raises(ValueError, match="X must hold images of 5 x 4 pixels"):
         fit(pictures(20)).predict_shift(np.zeros((2, 4, 5)))
+
+
+def test_white_noise_starts_white():
+    X = np.random.default_rng(2).standard_normal((30, 4, 6)).cumsum(axis=2)
+    starts = []
+    TransformedGMM(
+        2, noise="white", max_iter=1, random_state=0, callback=lambda m, t: starts.append(m.spectra_.copy())
+    ).fit(X)
+    assert np.ptp(starts[0]) < 1e-12
+    assert starts[0][0, 0, 0] == pytest.approx((X**2).mean())
