@@ -587,7 +587,7 @@ class TransformedGMM(DensityMixin, BaseEstimator):
                 f"Components {empty.tolist()} lost all their images; each was put in the place of half the "
                 "heaviest one. Fewer components may fit these data as well.",
                 ConvergenceWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
         return self._positive(parameters)
 

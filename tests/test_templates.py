@@ -301,8 +301,9 @@ def test_an_empty_component_is_revived_with_a_warning():
     x = pictures(60)
     means, full = planted_parameters((5, 4))
     init = start([1.0, 0.0, 0.0], means, full)
-    with pytest.warns(ConvergenceWarning, match=r"Components \[1, 2\] lost all their images"):
+    with pytest.warns(ConvergenceWarning, match=r"Components \[1, 2\] lost all their images") as caught:
         model = fit(x, init=init, max_iter=8)
+    assert {warning.filename for warning in caught} == {__file__}
     assert model.weights_.min() > 0
 
 
