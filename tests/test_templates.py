@@ -301,10 +301,16 @@ def test_an_empty_component_is_revived_with_a_warning():
     x = pictures(60)
     means, full = planted_parameters((5, 4))
     init = start([1.0, 0.0, 0.0], means, full)
-    with pytest.warns(ConvergenceWarning, match=r"Components \[1, 2\] lost all their images") as caught:
+    with pytest.warns(ConvergenceWarning, match=r"Components \[1, 2\] lost all their images"):
         model = fit(x, init=init, max_iter=8)
-    assert {warning.filename for warning in caught} == {__file__}
     assert model.weights_.min() > 0
+
+
+def test_the_warning_names_the_line_that_called_fit():
+    means, full = planted_parameters((5, 4))
+    with pytest.warns(ConvergenceWarning) as caught:
+        fit(pictures(60), init=start([1.0, 0.0, 0.0], means, full), max_iter=1)
+    assert [warning.filename for warning in caught] == [__file__]
 
 
 # Conventions
