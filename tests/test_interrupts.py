@@ -31,6 +31,14 @@ FITS = {
 }
 
 
+@pytest.fixture(autouse=True)
+def ctrl_c():
+    """A shell lets what it starts in the background ignore Ctrl-C; these tests need Python's own answer."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def trace(model):
     return model.objectives_ if hasattr(model, "objectives_") else model.log_likelihoods_
 
