@@ -92,7 +92,7 @@ def finished(project, executed):
 
 
 def never(*_):
-    raise AssertionError("executed a notebook that is not stale")
+    raise AssertionError("called what must not be called here")
 
 
 def png(pixels):
@@ -269,6 +269,15 @@ def test_a_failing_chapter_stops_no_other_and_leaves_stored_results_alone(projec
     assert "not rendered, because not every notebook ran" in said
     assert {path: path.read_bytes() for path in stored} == stored
     assert notebooks.flaws(notebooks.read(project.runs("sample") / "one.ipynb")) == []
+
+
+def test_a_chapter_runs_in_its_folder_and_moves_no_other(project, monkeypatch):
+    """The working directory belongs to the process, in which two chapters run at a time."""
+    code = CHAPTER.replace("print(object())", "import os; print(os.getcwd())")
+    (project.book / "one.md").write_text(code)
+    monkeypatch.setattr(os, "chdir", never)
+    done = run.execute(notebooks.convert(project.book / "one.md"), project.book, {"scale": "sample"})
+    assert f"{project.book}\n" in notebooks.code_cells(done)[1].outputs[0].text
 
 
 def test_a_full_disk_fails_one_chapter(project, executed, monkeypatch, capsys):

@@ -38,7 +38,8 @@ def execute(nb, folder, parameters):
             None,
             parameters=parameters,
             kernel_name="python3",
-            cwd=folder,
+            # Not papermill's `cwd`: it moves this whole process, and another chapter runs in it.
+            resources={"metadata": {"path": str(folder)}},
             progress_bar=False,
             extra_arguments=QUIET,
         )
