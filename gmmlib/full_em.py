@@ -327,6 +327,9 @@ class Run:
 
         whiteners = self.room(len(weights))
         empty = weights <= EMPTY
+        if empty.any():  # the others take the little that is left there
+            weights = np.where(empty, 0.0, weights)
+            weights /= weights.sum()
         means = np.zeros_like(total)
         if not self.zero_means:
             np.divide(total, mass[:, None], out=means, where=~empty[:, None])

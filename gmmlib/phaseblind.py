@@ -115,7 +115,9 @@ def frame(X, n_axes=None, *, softness=0.1, sample_weight=None):
     axes = axes[:, ::-1]
     largest = axes[np.abs(axes).argmax(axis=0), np.arange(len(axes))]
     rest = np.maximum(variances[::-1][n_axes:], LEAST * variances[-1])
-    return Frame(scale, centre, axes * np.sign(largest), rest, softness)
+    learned = Frame(scale, centre, axes * np.sign(largest), rest, softness)
+    _check_range(learned, "X and softness must give", "Scale the images first.")
+    return learned
 
 
 def coordinates(X, frame):
@@ -366,15 +368,19 @@ def _checked_frame(own, layout, where=None):
             f"frequencies; got a scale of shape {own.scale.shape} and axes of shape {own.axes.shape}. "
             "Learn it from images of this size."
         )
+    _check_range(own, f"{name} must hold", "Learn it again.")
+    return own
+
+
+def _check_range(own, must, remedy):
+    """Refuse a frame whose numbers have no squares in float64."""
     numbers = np.concatenate([np.ravel(values) for values in own])
     positive = np.concatenate([own.scale, own.rest, [own.softness]])
     if not ((np.abs(numbers) < 1 / TINY).all() and (positive > TINY).all()):
         raise ValueError(
-            f"{name} must hold numbers below {1 / TINY:g}, and a scale, variances and a softness above "
-            f"{TINY:g}; got {numbers.min():g} to {numbers.max():g} and {positive.min():g} at the least of "
-            "these. Learn it again."
+            f"{must} numbers below {1 / TINY:g}, and a scale, variances and a softness above {TINY:g}; got "
+            f"{numbers.min():g} to {numbers.max():g} and {positive.min():g} at the least of these. {remedy}"
         )
-    return own
 
 
 def _check_scale(scale, layout):

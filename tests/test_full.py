@@ -605,6 +605,20 @@ def test_an_empty_component_is_put_elsewhere_with_a_warning(dimension, means):
     assert_allclose(model.log_likelihoods_[-1], model.score(x), rtol=1e-10)
 
 
+def test_the_little_that_an_empty_component_held_goes_to_the_others():
+    """Three groups out of each other's reach, the last of a share that counts as none."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((30, 2)) + np.repeat([0.0, 100.0, 200.0], 10)[:, None]
+    start = {
+        "weights": np.full(3, 1 / 3),
+        "means": np.array([[0.0, 0.0], [100.0, 100.0], [200.0, 200.0]]),
+        "covariances": np.tile(np.eye(2), (3, 1, 1)),
+    }
+    with pytest.warns(ConvergenceWarning, match=r"Components \[2\] lost"):
+        model = fit(x, init=start, sample_weight=np.repeat([3.0, 1.0, 3e-10], 10), max_iter=1)
+    assert_allclose(model.weights_, [0.375, 0.25, 0.375], rtol=1e-14)
+
+
 # Symmetries
 
 

@@ -263,6 +263,13 @@ def test_images_without_power_at_a_frequency_are_refused(constant):
         fit(x)
 
 
+@pytest.mark.parametrize(("exponent", "n_axes"), [(-152, None), (-80, 3)])
+def test_images_whose_amplitudes_or_variances_vanish_are_refused(exponent, n_axes):
+    x, _ = textures((3, 5))
+    with pytest.raises(ValueError, match=r"X and softness must give numbers below .* Scale the images first"):
+        frame(x * 10.0**exponent, n_axes)
+
+
 def test_a_blank_image_has_a_finite_score_that_rounding_does_not_change():
     x, _ = textures((4, 6))
     model = fit(x)

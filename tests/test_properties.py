@@ -125,7 +125,7 @@ def documented(data, *texts):
     try:
         yield
     except (ValueError, FloatingPointError) as error:
-        sizes = ("overflow", "X must vary", "singular", "no bound", "positive and finite")
+        sizes = ("overflow", "X must vary", "singular", "no bound", "positive and finite", "X and softness")
         allowed = texts if data.ordinary else (*texts, *sizes)
         if not any(text in str(error) for text in allowed):
             raise
