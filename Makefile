@@ -2,6 +2,8 @@
 
 SCALE ?= auto
 PYTHON ?= python3
+# where make serve shows the pages; the next free one if another program has it
+PORT ?= 8000
 # make lock LOCKFLAGS=--upgrade takes newer versions
 LOCKFLAGS ?=
 # tests of the tools and pages, which run little of gmmlib
@@ -40,8 +42,8 @@ html: .venv/.complete ## render the published notebooks into _build/published/ht
 pdf: .venv/.complete ## print the published notebooks as one PDF, _build/published/book.pdf; needs chromium
 	@$(BOOK) pdf
 
-serve: .venv/.complete ## show the published pages at http://localhost:8000
-	@$(BOOK) serve
+serve: .venv/.complete ## show the published pages at http://localhost:8000, or at PORT
+	@$(BOOK) serve --port '$(PORT)'
 
 freeze: .venv/.complete ## make the runs at SCALE the stored references
 	@$(BOOK) freeze --scale $(SCALE)
@@ -89,10 +91,15 @@ lock: .venv/.complete ## write requirements.lock anew from pyproject.toml
 
 env: .venv/.complete ## make .venv from requirements.lock
 
+# The stamp's last line names the folder that .venv was made for; in a copied or moved checkout it is made anew.
+ifneq ($(shell tail -n 1 .venv/.complete 2>/dev/null),$(CURDIR))
+.PHONY: .venv/.complete
+endif
+
 .venv/.complete: requirements.lock pyproject.toml tools/bootstrap.py
 	@$(PYTHON) tools/bootstrap.py
 
 clean: ## remove _build and all caches; .venv stays
-	rm -rf _build .pytest_cache .ruff_cache .hypothesis mutants .coverage
+	rm -rf _build build dist *.whl .pytest_cache .ruff_cache .hypothesis mutants .coverage
 	find gmmlib tests tools book -name __pycache__ -prune -exec rm -rf {} +
 	find book tests -name .ipynb_checkpoints -prune -exec rm -rf {} +

@@ -1,12 +1,12 @@
-from pathlib import Path
-
 import numpy as np
-from PIL import Image
 
-from gmmlib import ConvolutionalGMM, patches, plotting, posterior
+from gmmlib import ConvolutionalGMM, datasets, patches, plotting, posterior
 
-paths = sorted(Path("photographs").glob("*.jpg"))
-images = [np.asarray(Image.open(path).convert("L")) / 255 for path in paths]
+images, paths, skipped = datasets.load_folder("photographs", recursive=True, min_side=16)
+for path, image in zip(paths, images, strict=True):
+    print(f"taken {str(path)!r}: {image.shape[0]} x {image.shape[1]}")
+for path, reason in skipped:
+    print(f"skipped {str(path)!r}: {reason}")
 X, kept = patches.sample_patches(images, 16, 20_000, 0, min_std=0.04)
 X = patches.remove_mean(X)
 print(f"{len(X):,} patches from {len(images)} photographs")

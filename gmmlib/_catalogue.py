@@ -9,9 +9,11 @@ A digest pins the *content*: an MNIST file is decompressed first, because the gz
 bytes differs from one source to the next. Nothing is used before its digest has been checked.
 """
 
+import errno
 import gzip
 import hashlib
 import os
+import stat
 import zlib
 from collections.abc import Mapping
 from importlib import resources
@@ -98,7 +100,7 @@ DATASETS = {
 def named_folder():
     """The folder that the user names in GMMLIB_DATA, or None."""
     value = os.environ.get(VARIABLE)
-    return Path(value).expanduser() if value else None
+    return Path(os.path.expanduser(value)) if value else None
 
 
 def cache_folder():
@@ -112,8 +114,46 @@ def place(root):
 
 
 def absent(dataset, root):
-    """Names of the files of a data set that `root` lacks, in sorted order."""
-    return [name for name in sorted(dataset.files) if not (root / dataset.folder / name).is_file()]
+    """Names of the files of a data set that `root` lacks, in sorted order.
+
+    Raises
+    ------
+    DatasetError
+        If that cannot be told, because a folder may not be entered, say.
+    """
+    return [name for name in sorted(dataset.files) if not is_file(root / dataset.folder / name)]
+
+
+def is_file(path):
+    """Whether there is such a file; one that may not be looked for is an error, not one that is missing."""
+    return stat.S_ISREG(_mode(path))
+
+
+def _mode(path):
+    """What the system says of a path; 0 if there is nothing."""
+    try:
+        return os.stat(path).st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return 0
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise unreadable(path, error) from error
+
+
+def unreadable(path, error):
+    """The DatasetError that says why a path cannot be read, and nothing against what it holds."""
+    reason = "there is not enough memory" if isinstance(error, MemoryError) else error
+    reason = getattr(error, "strerror", None) or reason
+    return DatasetError(
+        f"{path} cannot be read: {reason}; what it holds may be right: mend that and try again"
+    )
+
+
+def is_of_the_system(error):
+    """Whether an error is the machine's (rights, open files, a failing disk), and no matter of content.
+
+    Readers of damaged files raise OSError too, without a number, or jump to where no file can be (EINVAL).
+    """
+    return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
 
 
 def locate(dataset):
@@ -122,16 +162,13 @@ def locate(dataset):
     Raises
     ------
     DatasetError
-        If GMMLIB_DATA is set but lacks a file; nothing else is searched then.
+        If GMMLIB_DATA is set but lacks a file (nothing else is searched then), or if a folder cannot be
+        searched.
     """
     named = named_folder()
     if named is None:
         return None if absent(dataset, cache_folder()) else cache_folder()
-    if not named.is_dir():
-        raise DatasetError(
-            f"{VARIABLE}={named} is not a folder; point it at one that holds mnist/ and bsds500/, "
-            f"or unset it to download the data"
-        )
+    check_folder(named)
     if missing := absent(dataset, named):
         shown = ", ".join(f"{dataset.folder}/{name}" for name in missing[:3])
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
@@ -140,6 +177,15 @@ def locate(dataset):
             f"{shown}{more}; add them, or unset {VARIABLE} to download the data"
         )
     return named
+
+
+def check_folder(named):
+    """Refuse a GMMLIB_DATA that is not a folder."""
+    if not stat.S_ISDIR(_mode(named)):
+        raise DatasetError(
+            f"{VARIABLE}={named} is not a folder; point it at one that holds mnist/ and bsds500/, "
+            f"or unset it to download the data"
+        )
 
 
 def verified(data, expected):
@@ -151,13 +197,16 @@ def verified(data, expected):
 
 
 def content(path):
-    """Read a file, decompressed if its name ends in .gz; a damaged one is wrong content."""
+    """Read a file, decompressed if its name ends in .gz; a damaged one is wrong content.
+
+    What the system says (no permission, too many open files) is passed on: it says nothing of the content.
+    """
     try:
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
             # What is longer than the limit is cut, and its digest wrong: a gzip bomb does no harm.
             return file.read(LARGEST)
-    except (OSError, EOFError, zlib.error) as error:
-        raise WrongContentError(f"it cannot be read: {error}") from error
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise WrongContentError(f"it is damaged: {error}") from error
 
 
 def read(dataset, root, name):
@@ -166,11 +215,13 @@ def read(dataset, root, name):
     Raises
     ------
     DatasetError
-        If the content is not the pinned one.
+        If the content is not the pinned one, or cannot be read.
     """
     path = root / dataset.folder / name
     try:
         return verified(content(path), dataset.files[name])
+    except (OSError, MemoryError) as error:
+        raise unreadable(path, error) from error
     except WrongContentError as error:
         raise DatasetError(
             f"{path} is not the {dataset.title} file: {error}; remove it and get it again"

@@ -4,10 +4,22 @@ Every message names the argument, what was expected, what came, and what to do.
 """
 
 import numbers
+import sys
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
+from scipy import sparse
+
+PACKAGE = str(Path(__file__).parent)
 
 ROWS_AT_ONCE = 4096  # checks walk the data in blocks, so that they need no memory of its size
+BATCHES = (
+    "Join batches by numpy.concatenate, or pass them to partial_fit one after another (ConvolutionalGMM and "
+    "FullGMM have it)."
+)
+LARGEST_INTEGER = 2**63 - 1  # a count of anything
 LARGEST = 1e150  # a few million squares of such values can still be added in float64
 
 
@@ -15,21 +27,32 @@ def positive_integer(value, name):
     """Return a count as int."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < 1:
         raise ValueError(f"{name} must be a positive integer; got {value!r}.")
+    if value > LARGEST_INTEGER:
+        raise ValueError(
+            f"{name} must be at most {LARGEST_INTEGER}; got an integer of {int(value).bit_length()} bits."
+        )
     return int(value)
 
 
 def non_negative(value, name):
     """Return a finite real number >= 0 as float."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < np.inf:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value <= sys.float_info.max:
         raise ValueError(f"{name} must be a finite number >= 0; got {value!r}.")
     return float(value)
 
 
 def positive(value, name):
     """Return a finite real number > 0 as float."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value < np.inf:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value <= sys.float_info.max:
         raise ValueError(f"{name} must be a finite number > 0; got {value!r}.")
     return float(value)
+
+
+def truth(value, name):
+    """Return True or False as bool."""
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name} must be True or False; got {value!r}.")
+    return bool(value)
 
 
 def one_of(value, name, options):
@@ -74,6 +97,7 @@ def images(X, name="X", shape=None):
         raise ValueError(
             f"{name} must hold images in an array of shape (N, H, W); got shape {X.shape}. "
             f"One image is image[None]; rows of pixels are reshaped with {name}.reshape(-1, H, W)."
+            + (f" {BATCHES}" if X.ndim > 3 else "")
         )
     real(X, name)
     if X.size == 0:
@@ -89,11 +113,63 @@ def images(X, name="X", shape=None):
 
 
 def array(values, name):
-    """Return an array, uncopied if it is one already; lists must not be ragged."""
+    """Return an array as `plain` makes it; lists must not be ragged."""
     try:
-        return np.asarray(values)
+        return plain(np.asarray(readable(values, name)))
     except ValueError as error:
-        raise ValueError(f"{name} must be an array, or lists of equal lengths; numpy says: {error}") from None
+        if str(error).startswith(name):
+            raise
+        raise ValueError(
+            f"{name} must be an array, or lists of equal lengths; numpy says: {error} {BATCHES}"
+        ) from None
+
+
+def readable(values, name, missing=False):
+    """Refuse what numpy would read as something else: sparse arrays, iterators and masked values.
+
+    With `missing`, masked values become NaN.  What is returned need not be an array yet.
+    """
+    if sparse.issparse(values):
+        raise ValueError(
+            f"{name} must be a dense array; got a sparse one of shape {values.shape}. "
+            f"Pass {name}.toarray(), or dense batches of rows to partial_fit."
+        )
+    if isinstance(values, Iterator):
+        raise ValueError(
+            f"{name} must be an array; got a {type(values).__name__}, which yields its parts one by one. "
+            f"{BATCHES}"
+        )
+    if not _is_masked(values):
+        return values
+    if missing and isinstance(values, np.ma.MaskedArray) and values.dtype.kind in "buif":
+        return np.ma.filled(values.astype(np.result_type(values.dtype, np.float32)), np.nan)
+    raise ValueError(
+        f"{name} must not hold masked values: what lies under a mask is no data. Leave out rows that have "
+        "some, or fill them. FullGMM(allow_missing=True) scores rows with missing values."
+    )
+
+
+def _is_masked(values):
+    if isinstance(values, (list, tuple)):
+        return any(_is_masked(v) for v in values if isinstance(v, (list, tuple, np.ma.MaskedArray)))
+    return isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values)
+
+
+def warn(message, category):
+    """Warn in the name of the line outside this package that led here."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(PACKAGE):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
+
+
+def plain(X):
+    """Return an array in rows and in this machine's byte order, uncopied if it is so already.
+
+    The order in memory decides in which order products and means add up, and so the last digits: a column
+    of a table, its reverse and a copy of it must not differ in them.
+    """
+    return np.asarray(X, dtype=X.dtype if X.dtype.isnative else X.dtype.newbyteorder("="), order="C")
 
 
 def real(X, name):
@@ -102,9 +178,9 @@ def real(X, name):
         raise ValueError(f"{name} must hold real numbers; got dtype {X.dtype}.")
 
 
-def finite(X, name):
+def finite(X, name, remedy="Remove or replace them first."):
     """Refuse NaN and infinity, saying how many there are and where the first one is."""
-    _refuse(X, name, lambda block: ~np.isfinite(block), "finite", "NaN or infinite")
+    _refuse(X, name, lambda block: ~np.isfinite(block), "finite", "NaN or infinite", remedy)
 
 
 def not_infinite(X, name):
@@ -150,6 +226,15 @@ def log_joints(joint, first_row):
     return joint
 
 
+def unchanged(name, value, learned):
+    """Refuse to go on from a fitted model with another value of a setting than it was fitted with."""
+    if value != learned:
+        raise ValueError(
+            f"{name} must stay {learned!r}, as in the fit that this one goes on from; got {value!r}. "
+            "Fit a new model (sklearn.base.clone), or set it back."
+        )
+
+
 def sample_weight(weight, n_rows):
     """Return row weights as a float64 (N,) array; None means one each."""
     if weight is None:
@@ -184,7 +269,7 @@ def enough_rows(weight, n_components, name="X"):
 
 def labels(values, name, size=None, size_name="size"):
     """Return labels 0 ... size - 1 as int (N,), and size; without one, size is the largest label plus 1."""
-    values = np.asarray(values)
+    values = array(values, name)
     if values.ndim != 1 or values.size == 0 or values.dtype.kind not in "iu":
         raise ValueError(
             f"{name} must be a vector of integers, one a sample; got shape {values.shape} of dtype "
@@ -217,7 +302,7 @@ def components(values, n_components, name="labels"):
 
 def amounts(values, name):
     """Return finite numbers >= 0 as a float64 array of at least one axis."""
-    values = np.asarray(values)
+    values = array(values, name)
     if values.ndim == 0 or values.dtype.kind not in "buif":
         raise ValueError(
             f"{name} must be an array of real numbers; got shape {values.shape} of dtype {values.dtype}."

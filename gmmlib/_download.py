@@ -11,7 +11,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import requests
 from tqdm import tqdm
 
 from gmmlib import _archive, _catalogue, _probe
@@ -21,6 +20,7 @@ PATIENCE = 8.0  # seconds for the first answer of a mirror, name look-up include
 TIMEOUTS = 5.0, 30.0  # seconds to connect, and between two pieces of a transfer
 TRIES = 2  # of a transfer that breaks off
 LARGEST_ARCHIVE = 512 * 2**20  # bytes
+LARGEST_REDIRECT = 2**16  # bytes
 STAGE = ".arriving-"
 
 
@@ -45,9 +45,10 @@ def download(dataset, root):
         with tempfile.TemporaryDirectory(dir=root, prefix=STAGE, ignore_cleanup_errors=True) as stage:
             _fill(dataset, Path(stage), missing)
             _put_in_place(Path(stage) / dataset.folder, root / dataset.folder)
-    except OSError as error:
+    except (OSError, MemoryError) as error:
+        reason = "there is not enough memory" if isinstance(error, MemoryError) else error
         raise DatasetError(
-            f"{dataset.title} cannot be stored in {root}: {error}; make room or allow writing there, "
+            f"{dataset.title} cannot be stored in {root}: {reason}; make room or allow writing there, "
             f"or set {_catalogue.VARIABLE} to a folder that holds the data"
         ) from error
 
@@ -141,12 +142,17 @@ class _Bounded:
 
     def __init__(self, file, limit):
         self.file, self.limit, self.size = file, limit, 0
+        self.failed = None
 
     def write(self, data):
         self.size += len(data)
         if self.size > self.limit:
             raise MirrorError(f"sent more than {self.limit} bytes")
-        return self.file.write(data)
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.failed = error
+            raise
 
     def flush(self):
         self.file.flush()
@@ -163,6 +169,15 @@ class _Bar(tqdm):
             super().reset(total)
 
 
+def _short_redirect(response, **_):
+    """Refuse an answer that sends elsewhere at length: requests would keep all of it in memory."""
+    size = 0
+    for piece in response.iter_content(LARGEST_REDIRECT) if response.is_redirect else ():
+        size += len(piece)
+        if size > LARGEST_REDIRECT:
+            raise MirrorError(f"sent more than {LARGEST_REDIRECT} bytes beside a redirect")
+
+
 def _get(url, path, limit, title):
     """Download one file with a progress bar; a transfer that breaks off is tried once more."""
     import pooch  # late: imported in a notebook it warns about progress bars, whether one is drawn or not
@@ -172,10 +187,16 @@ def _get(url, path, limit, title):
             sink = _Bounded(file, limit)
             try:
                 fetch = pooch.HTTPDownloader(
-                    progressbar=bar, chunk_size=2**16, timeout=TIMEOUTS, headers=_probe.HEADERS
+                    progressbar=bar,
+                    chunk_size=2**16,
+                    timeout=TIMEOUTS,
+                    headers=_probe.HEADERS,
+                    hooks={"response": _short_redirect},
                 )
                 return fetch(url, sink, None)
-            except (requests.RequestException, ValueError) as error:  # a header can be nonsense
+            except (OSError, ValueError) as error:  # a header can be nonsense
+                if error is sink.failed:  # no fault of the mirror's
+                    raise
                 broken = bar.total is not None  # pooch sets it when the transfer begins
                 if last or not broken:  # one that never began will not begin a second later either
                     raise MirrorError("broke off" if broken else _probe.reason(error, TIMEOUTS[1])) from error

@@ -6,13 +6,14 @@ and release the interpreter lock so that chunks of rows can run side by side.
 """
 
 import numpy as np
-from numba import njit
+
+from gmmlib._compiled import compiled
 
 # exp(-40) is below half a unit in the last place of 1: what it leaves out cannot be seen in float64.
 NEGLIGIBLE = 40.0
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def normalise(joint, constants, evidence):
     """joint[n, k] <- exp(l[n, k] - evidence[n]), l = joint + constants, evidence[n] = log sum_k exp l[n, k].
 
@@ -38,7 +39,7 @@ def normalise(joint, constants, evidence):
             joint[n, k] *= scale
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def squared_norm(values, offset):
     """sum_j (values[j] - offset[j])^2, in eight interleaved sums whose order never changes."""
     a = b = c = d = e = f = g = h = 0.0
@@ -58,7 +59,7 @@ def squared_norm(values, offset):
     return total
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def distances(whitened, offsets, out):
     """out[n, k] = |whitened[n, block k] - offsets[k]|^2, where K blocks of equal width lie side by side."""
     width = offsets.shape[1]
@@ -67,7 +68,7 @@ def distances(whitened, offsets, out):
             out[n, k] = squared_norm(whitened[n, k * width : (k + 1) * width], offsets[k])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def distances_to(values, offsets, out):
     """out[n, k] = |values[n] - offsets[k]|^2."""
     for n in range(out.shape[0]):
@@ -75,7 +76,7 @@ def distances_to(values, offsets, out):
             out[n, k] = squared_norm(values[n], offsets[k])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def advance(whitened, offset, rows, distance, constant, needed):
     """Add |whitened[i] - offset|^2 to distance[i]; keep, packed, the rows whose bound still counts.
 
@@ -93,14 +94,14 @@ def advance(whitened, offset, rows, distance, constant, needed):
     return left
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@compiled
 def score(whitened, offset, rows, constant, out):
     """out[rows[i]] = constant - |whitened[i] - offset|^2 / 2."""
     for i in range(whitened.shape[0]):
         out[rows[i]] = constant - 0.5 * squared_norm(whitened[i], offset)
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def gather(values, rows, out):
     """out[i, j] = values[rows[i], j] for the columns that `out` has."""
     for i in range(out.shape[0]):
@@ -109,7 +110,7 @@ def gather(values, rows, out):
             out[i, j] = values[row, j]
 
 
-@njit(cache=True, nogil=True)
+@compiled
 def gather_centred(values, rows, centre, share, unit, out):
     """out[i, j] = sqrt(share[rows[i]] unit) (values[rows[i], j] - centre[j])."""
     for i in range(out.shape[0]):

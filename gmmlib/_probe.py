@@ -1,5 +1,7 @@
 """Ask mirrors whether they answer, and put what goes wrong with them into words."""
 
+import errno
+import os
 import time
 from concurrent.futures import Future, as_completed
 from contextlib import suppress
@@ -10,6 +12,8 @@ import requests
 
 # A gzip file must arrive as it lies on the server, not unpacked on the way.
 HEADERS = {"Accept-Encoding": "identity"}
+# What this machine lacks to ask anybody; other errors of a connection are the mirror's, or the network's.
+LACKING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EACCES, errno.EPERM}
 
 
 class Answer(NamedTuple):
@@ -31,7 +35,7 @@ def ask(url, timeout):
         try:
             reply = requests.head(url, timeout=timeout, allow_redirects=True, headers=HEADERS)
             future.set_result(Answer(reply.status_code, "" if reply.ok else _status(reply)))
-        except requests.RequestException as error:
+        except OSError as error:  # those of requests are, too
             future.set_result(Answer(None, reason(error, timeout)))
         except Exception as error:  # a name that cannot be encoded, say; the caller must not wait for it
             future.set_result(Answer(None, str(error)))
@@ -67,6 +71,9 @@ def _status(reply):
 
 def reason(error, timeout):
     """What went wrong, in words that follow the address."""
+    for cause in _causes(error):
+        if isinstance(cause, OSError) and cause.errno in LACKING:
+            return f"could not be asked by this machine: {os.strerror(cause.errno)}"
     if isinstance(error, requests.HTTPError):
         return _status(error.response)
     if isinstance(error, requests.Timeout):
@@ -78,3 +85,9 @@ def reason(error, timeout):
     if isinstance(error, requests.ConnectionError):
         return "could not be reached"
     return f"failed: {error}"
+
+
+def _causes(error):
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

@@ -5,13 +5,27 @@ from gmmlib._catalogue import DATASETS, DatasetError
 
 
 def show():
-    """Print what is where; return whether every file is there and right."""
-    root = _catalogue.named_folder() or _catalogue.cache_folder()
+    """Print what is where; return whether every file is there and right.
+
+    Raises
+    ------
+    DatasetError
+        If GMMLIB_DATA is not a folder.
+    """
+    named = _catalogue.named_folder()
+    if named is not None:
+        _catalogue.check_folder(named)
+    root = named or _catalogue.cache_folder()
     print(f"data folder: {_catalogue.place(root)}")
     print(f"{'data set':<10}{'files':>10}  {'verified':<10}where")
     trouble = []
     for dataset in DATASETS.values():
-        missing = _catalogue.absent(dataset, root)
+        try:
+            missing = _catalogue.absent(dataset, root)
+        except DatasetError as error:  # a folder that may not be entered; the next one may
+            print(f"{dataset.title:<10}{f'?/{len(dataset.files)}':>10}  {'no':<10}{root / dataset.folder}")
+            trouble.append(str(error))
+            continue
         present = sorted(set(dataset.files) - set(missing))
         wrong = _wrong(dataset, root, present)
         trouble += wrong[:3] + [f"{dataset.title}: {len(wrong) - 3} more files are wrong"] * (len(wrong) > 3)

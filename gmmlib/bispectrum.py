@@ -160,6 +160,7 @@ def _synchronise(C, apart, u, max_iter):
 
 def _sums(X, first, apart):
     """Sums of a chunk of images: mean, power (H, W) and rows `first` of the bispectrum (F, D)."""
+    X = np.asarray(X, dtype=np.float64)
     z = fft.fft2(X, norm="ortho")
     power = (z.real**2 + z.imag**2).sum(axis=0)
     z = z.reshape(len(X), -1)

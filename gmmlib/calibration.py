@@ -103,8 +103,11 @@ def reject_curve(confidence, correct, coverage):
     ----------
     Chow (1970), IEEE Transactions on Information Theory 16, 41-46.
     """
-    confidence, correct = np.asarray(confidence, dtype=np.float64), np.asarray(correct)
-    coverage = np.asarray(coverage, dtype=np.float64)
+    confidence = _checks.array(confidence, "confidence").astype(np.float64)
+    correct, coverage = (
+        _checks.array(correct, "correct"),
+        _checks.array(coverage, "coverage").astype(np.float64),
+    )
     if confidence.ndim != 1 or correct.shape != confidence.shape or correct.dtype != bool:
         raise ValueError(
             "confidence and correct must hold a number and a truth value an answer; got shapes "
@@ -180,7 +183,9 @@ def _paired(posteriors, classes):
 
 
 def _log_rows(values, classes, name):
-    values = np.asarray(values, dtype=np.float64)
+    values = _checks.array(values, name)
+    _checks.real(values, name)
+    values = values.astype(np.float64, copy=False)
     if values.ndim != 2 or values.size == 0:
         raise ValueError(f"{name} must have a row a sample, shape (N, C); got shape {values.shape}.")
     return values, _checked_classes(classes, values, name)

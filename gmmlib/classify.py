@@ -4,6 +4,8 @@ Classes compare only if their densities are of the same variables in the same un
 the rows on their way to a density must be the same for all classes.
 """
 
+import reprlib
+
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.frozen import FrozenEstimator
@@ -12,7 +14,7 @@ from sklearn.utils import get_tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter, validate_data
 
-from gmmlib import _checks, posterior, storage
+from gmmlib import _checks, _contents, posterior, storage
 from gmmlib.convolutional import ConvolutionalGMM
 from gmmlib.full import FullGMM
 from gmmlib.stack import StackedGMM
@@ -98,7 +100,7 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
 
     def _fit(self, X, y, sample_weight):
         _check_density(self.density, sample_weight)
-        y = validate_data(self, y=y)
+        y = validate_data(self, y=_checks.readable(y, "y"))
         check_classification_targets(y)
         X = self._data(X, reset=True)
         if len(X) != len(y):
@@ -185,7 +187,7 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
         """Images, or rows of numbers; what else they must be, the densities know."""
         if _checks.array(X, "X").ndim > 2:
             return _checks.images(X)
-        return validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite=False)
+        return _checks.plain(validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite=False))
 
     def _state(self):
         """Settings and arrays that make the fitted classifier again."""
@@ -196,8 +198,9 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
                 f"densities_ must be of a kind that has a file format, {', '.join(STORABLE)}; got a {kind}. "
                 "Save the densities one by one."
             )
-        given = None if self.priors is None else np.asarray(self.priors, dtype=np.float64).tolist()
+        given = None if self.priors is None else _checked_priors(self.priors, self.classes_).tolist()
         settings = {"kind": kind, "classes": self.classes_.tolist(), "priors": given, "densities": []}
+        settings |= _contents.column_names(self)
         arrays = {"priors": self.priors_}
         for c, density in enumerate(self.densities_):
             own, learned = density._state()
@@ -215,16 +218,21 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
     def _from_state(cls, settings, arrays, where):
         """The inverse of `_state`; errors say `where` the arrays come from."""
         kind, stored = _stored_densities(settings)
+        settings, names = _contents.split_column_names(settings, where)
         densities = []
         for c, own in enumerate(stored):
             named = {name: arrays[f"{c}.{name}"] for name in _names(kind, own)}
             densities.append(kind._from_state(own, named, f"{where}[{c}]"))
+        _check_alike(densities, where)
         classifier = cls(clone(densities[0]), priors=settings["priors"])
-        classifier.classes_ = np.array(settings["classes"])
+        classifier.classes_ = _stored_classes(settings["classes"])
+        if classifier.priors is not None:
+            _checked_priors(classifier.priors, classifier.classes_)
         classifier.priors_ = _checked_priors(arrays["priors"], classifier.classes_)
         classifier.densities_ = densities
         if hasattr(densities[0], "n_features_in_"):
             classifier.n_features_in_ = densities[0].n_features_in_
+            _contents.set_column_names(classifier, names, where)
         return classifier
 
 
@@ -333,6 +341,35 @@ def _seeded(density, rng):
     return twin
 
 
+def _stored_classes(stored):
+    """Classes of a file as `fit` leaves them: of one type, sorted, none twice."""
+    kinds = {type(label) for label in stored}
+    if len(kinds) == 1 and kinds <= {bool, int, float, str} and stored == sorted(set(stored)):
+        classes = np.array(stored)
+        if classes.dtype.kind in "biuU" or (classes.dtype.kind == "f" and np.isfinite(classes).all()):
+            return classes
+    raise ValueError(
+        "its classes must be finite numbers, strings or truth values that rise; "
+        f"got {reprlib.repr(stored)}. Save the classifier again."
+    )
+
+
+def _check_alike(densities, where):
+    """Refuse densities of a file that do not take the same rows."""
+    takes = {_takes(density) for density in densities}
+    if len(takes) > 1:
+        raise ValueError(
+            f"{where} must hold densities of the same rows for all classes; got densities of rows of shapes "
+            f"{sorted(takes)}. Save the classifier again."
+        )
+
+
+def _takes(density):
+    """Shape of a row that a density scores."""
+    lowest = density.layers_[0] if isinstance(density, StackedGMM) else density
+    return lowest.image_shape_ if hasattr(lowest, "image_shape_") else (lowest.n_features_in_,)
+
+
 def _names(kind, settings):
     """What the arrays of a density in a file are called."""
     names = kind._array_names
@@ -343,7 +380,7 @@ def _stored_densities(settings):
     """Class of the densities and the settings of each, from the settings of a classifier in a file."""
     try:
         kind, stored = STORABLE[settings["kind"]], settings["densities"]
-        if settings.keys() == {"kind", "classes", "priors", "densities"} and (
+        if settings.keys() - {"feature_names_in"} == {"kind", "classes", "priors", "densities"} and (
             len(stored) == len(settings["classes"]) > 0
         ):
             return kind, stored
@@ -351,5 +388,5 @@ def _stored_densities(settings):
         pass
     raise ValueError(
         'its settings must be "classes", "priors", a "kind" of density and the settings of one of these for '
-        f"each class; got {settings!r}. Save the classifier again."
+        f"each class; got {reprlib.repr(settings)}. Save the classifier again."
     )

@@ -9,7 +9,7 @@ A component's covariance is circulant, so its density is a sum over frequencies 
 The filter of a component is the one that whitens it: its power spectrum is ``1 / s``.
 """
 
-import warnings
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -18,9 +18,9 @@ from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
-from gmmlib import _checks, online, posterior, storage
+from gmmlib import _checks, _contents, checkpoint, online, posterior, storage
 from gmmlib.checkpoint import Checkpoint
-from gmmlib.em import Mechanism, Saved, Workers, em
+from gmmlib.em import Mechanism, Saved, Workers, em, record
 from gmmlib.spectrum import fold, powers, unfold
 
 EMPTY = 1e-10  # share of the weight below which a component has no images left
@@ -97,7 +97,7 @@ def revive(parameters, variance_floor):
         return parameters, empty
     weights, spectra = parameters.weights.copy(), parameters.spectra.copy()
     for k in empty:
-        heaviest = weights.argmax()
+        heaviest = posterior.falling(weights)[0]
         weights[[k, heaviest]] = weights[heaviest] / 2
         spectra[k] = 1.25 * spectra[heaviest]
         spectra[heaviest] *= 0.8
@@ -112,6 +112,30 @@ def random_start(P, multiplicity, n_components, weight, variance_floor, rng):
     contrast = own @ multiplicity / (mean @ multiplicity)
     spectra = 0.5 * (own + mean * contrast[:, None])
     return Parameters(np.full(n_components, 1 / n_components), np.maximum(spectra, variance_floor))
+
+
+def given(mapping, n_components, layout, name):
+    """Check and fold the weights and half-plane spectra of a caller or a file."""
+    height, width = layout.shape
+    expected = {"weights": (n_components,), "spectra": (n_components, height, width // 2 + 1)}
+    arrays = {}
+    for key, shape in expected.items():
+        if key not in mapping:
+            raise ValueError(f'{name} must hold "weights" and "spectra"; got {sorted(mapping)}.')
+        arrays[key] = _checks.parameter(mapping[key], f"{name}[{key!r}]", shape)
+    weights = arrays["weights"]
+    # Contiguous, as EM's own are: BLAS sums in another order otherwise.
+    spectra = np.ascontiguousarray(arrays["spectra"].reshape(n_components, -1)[:, layout.bins])
+    if not (weights >= 0).all() or abs(weights.sum() - 1) > 1e-6:
+        raise ValueError(
+            f"{name}['weights'] must be >= 0 and sum to 1; "
+            f"got {weights.min():g} at the least and the sum {weights.sum():g}."
+        )
+    if not ((spectra > 0) & (spectra < np.inf)).all():
+        raise ValueError(
+            f"{name}['spectra'] must be positive and finite; got {spectra.min():g} to {spectra.max():g}."
+        )
+    return Parameters(weights, spectra)
 
 
 def _all_powers(X, layout, workers):
@@ -158,7 +182,7 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
         it stands; a true result stops EM.
     checkpoint : path-like, optional
         File that keeps the state of a fit after each iteration.  If it is there, `fit` goes on from it, to
-        the same result bit for bit; at the end `fit` removes it.
+        the same result bit for bit, or refuses it as that of another fit; at the end `fit` removes it.
     progress : bool
         Show a progress bar.
 
@@ -250,17 +274,13 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
         weight = _checks.sample_weight(sample_weight, len(X))
         _checks.enough_rows(weight, self.n_components)
         layout = self._fold(X)
+        file = Checkpoint(self, X, weight)  # before anybody draws from random_state
         mechanism = Mechanism(self.mechanism, len(X), self.random_state)
-        file = Checkpoint(self, X, weight)
-        with self._workers() as workers:
+        with file, self._workers() as workers:
+            saved = self._saved(file, weight, layout, mechanism)
             P = _all_powers(X, layout, workers)
             self._check_variance(P, weight, layout)
-            state = file.read()
-            if state:
-                mechanism.restore(state.mechanism)
-                start = Saved(Statistics(**state.statistics), state.log_likelihoods)
-            else:
-                start = self._start(P, weight, layout)
+            start = self._start(P, weight, layout) if saved is None else saved
             parameters, trace = em(
                 start,
                 lambda parameters: self._e_step(parameters, P, weight, layout, workers, mechanism),
@@ -272,11 +292,11 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
                 save=file.writer(Statistics._asdict, mechanism),
                 progress=self.progress,
             )
+            if not trace.interrupted:
+                file.remove()
         self._set(layout, parameters)
-        self.log_likelihoods_, self.converged_, _ = trace
-        self.n_iter_ = len(trace.log_likelihoods) - 1
+        record(self, trace.log_likelihoods, trace.converged)
         trace.pass_on_interrupt()
-        file.remove()
         return self
 
     def partial_fit(self, X, y=None, sample_weight=None):
@@ -302,6 +322,8 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
         self._check_settings()
         first = not hasattr(self, "weights_")
         X = _checks.images(X) if first else self._images(X)
+        if not first:
+            self._check_continuation()
         weight = _checks.sample_weight(sample_weight, len(X))
         if first:
             _checks.enough_rows(weight, self.n_components)
@@ -312,19 +334,19 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
                 self._check_variance(P, weight, layout)
             before = self._start(P, weight, layout) if first else self._parameters
             batch = self._statistics(before, P, weight, layout, workers)
-        if getattr(self, "_online", None) is None:
+        if first or not self._goes_on(before):
             # A first batch counts in full, for the start came from it.
             average, steps, trace = _expected(before), 0 if first else 1, np.empty(0)
         else:
-            (average, steps), trace = self._online, self.log_likelihoods_
+            (_, average, steps), trace = self._online, self.log_likelihoods_
         average = blend(average, batch, online.step_size(steps + 1))
         parameters = self._m_step(average)
         if (average.mass <= EMPTY).any():  # what was revived is not in the average
             average = _expected(parameters)
         self._set(layout, parameters)
-        self._online = average, steps + 1
-        self.log_likelihoods_ = np.append(trace, batch.log_likelihood / batch.weight)
-        self.converged_, self.n_iter_ = False, steps + 1
+        self._online = parameters, average, steps + 1
+        record(self, np.append(trace, batch.log_likelihood / batch.weight))
+        self.n_iter_ = steps + 1
         return self
 
     def log_joint(self, X):
@@ -333,7 +355,7 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
         Takes images (N, H, W) of the size fitted on; ValueError otherwise.
         """
         check_is_fitted(self)
-        return self._by_chunk(X, lambda joint: joint, len(self.weights_))
+        return self._by_chunk(X, lambda joint: joint, per_component=True)
 
     def score_samples(self, X):
         """Log-likelihood of each image, (N,), nats; memory does not grow with N."""
@@ -345,15 +367,15 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
 
     def predict(self, X):
         """Most probable component of each image, (N,); the lowest index among equals."""
-        return self.log_joint(X).argmax(axis=1)
+        return self._by_chunk(X, lambda joint: joint.argmax(axis=1), dtype=np.intp)
 
     def predict_proba(self, X):
         """Posterior of each component, (N, K); rows sum to 1."""
-        return posterior.proba(self.log_joint(X))
+        return self._by_chunk(X, posterior.proba, per_component=True)
 
     def predict_log_proba(self, X):
         """Log posteriors, (N, K), accurate even where the posterior rounds to 1."""
-        return posterior.log_proba(self.log_joint(X))
+        return self._by_chunk(X, posterior.log_proba, per_component=True)
 
     def sample(self, n_samples=1, random_state=None):
         """Draw images.
@@ -405,16 +427,6 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
     def _state(self):
         """Settings and arrays that make the fitted model again."""
         check_is_fitted(self)
-        names = (
-            "n_components",
-            "zero_mean_patches",
-            "max_iter",
-            "tol",
-            "variance_floor",
-            "mechanism",
-            "chunk_size",
-        )
-        settings = {name: getattr(self, name) for name in names}
         arrays = {
             "weights": self.weights_,
             "spectra": self.spectra_,
@@ -423,23 +435,19 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
             "n_iter": np.array(self.n_iter_),
             "image_shape": np.array(self.image_shape_),
         }
-        return settings, arrays
+        fitted = {"n_components": len(self.weights_)}
+        fitted["zero_mean_patches"] = self.n_dimensions_ < np.prod(self.image_shape_)
+        return _contents.settings(self, **fitted), arrays
 
     @classmethod
     def _from_state(cls, settings, arrays, where):
         """The inverse of `_state`; errors say `where` the arrays come from."""
-        model = cls(**settings)
-        model._check_settings()
+        model = _contents.model(cls, settings)
         shape = storage.image_shape(arrays["image_shape"], arrays, where)
         layout = fold(shape, zero_frequency=not model.zero_mean_patches)
-        model._set(layout, model._given_parameters(arrays, layout, where))
-        if arrays["log_likelihoods"].ndim != 1:
-            raise ValueError(
-                f"{where}['log_likelihoods'] must have one axis; got shape {arrays['log_likelihoods'].shape}."
-            )
-        model.log_likelihoods_ = arrays["log_likelihoods"]
-        model.converged_ = bool(arrays["converged"])
-        model.n_iter_ = int(arrays["n_iter"])
+        model._set(layout, given(arrays, model.n_components, layout, where))
+        _contents.whole_plane(arrays["spectra"], model.spectra_, f"{where}['spectra']")
+        model.log_likelihoods_, model.converged_, model.n_iter_ = _contents.run(arrays, where, online=True)
         return model
 
     @property
@@ -459,6 +467,7 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
 
     def _check_settings(self):
         _checks.positive_integer(self.n_components, "n_components")
+        _checks.truth(self.zero_mean_patches, "zero_mean_patches")
         _checks.positive_integer(self.max_iter, "max_iter")
         _checks.non_negative(self.tol, "tol")
         _checks.non_negative(self.variance_floor, "variance_floor")
@@ -479,22 +488,43 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
         check_is_fitted(self)
         return _checks.images(X, shape=self.image_shape_)
 
-    def _by_chunk(self, X, function, *columns):
-        """Fill an array (N, *columns) with a function of the log joints of each chunk."""
+    def _by_chunk(self, X, function, *, per_component=False, dtype=np.float64):
+        """Fill an array (N,) or (N, K) with a function of the log joints of each chunk."""
         X = self._images(X)
-        slope, constant = coefficients(self._parameters, self._layout.multiplicity)
+        layout = self._layout
+        slope, constant = coefficients(self._parameters, layout.multiplicity)
 
         def evaluate(rows):
-            joint = powers(X[rows], self._layout) @ slope + constant
+            joint = powers(X[rows], layout) @ slope + constant
             return function(_checks.log_joints(joint, rows.start))
 
         with self._workers() as workers:
-            return workers.fill(evaluate, np.empty((len(X), *columns)))
+            shape = (len(X), len(constant)) if per_component else len(X)
+            return workers.fill(evaluate, np.empty(shape, dtype=dtype))
+
+    @property
+    def _layout(self):
+        return fold(self.image_shape_, zero_frequency=self.n_dimensions_ == math.prod(self.image_shape_))
+
+    @property
+    def _parameters(self):
+        """The learned parameters, folded: what is set by hand counts from then on."""
+        learned = {"weights": self.weights_, "spectra": self.spectra_}
+        return given(learned, len(self.weights_), self._layout, "the fitted model")
+
+    def _goes_on(self, before):
+        """Whether the moments of `partial_fit` belong to the parameters of now."""
+        online = getattr(self, "_online", None)
+        return online is not None and all(map(np.array_equal, online[0], before))
+
+    def _check_continuation(self):
+        """Refuse settings that a fitted model cannot take over."""
+        _checks.unchanged("n_components", self.n_components, len(self.weights_))
+        zero_mean = self.n_dimensions_ < math.prod(self.image_shape_)
+        _checks.unchanged("zero_mean_patches", bool(self.zero_mean_patches), zero_mean)
 
     def _set(self, layout, parameters):
         self._online = None  # moments of other parameters
-        self._layout = layout
-        self._parameters = parameters
         self.image_shape_ = layout.shape
         self.n_dimensions_ = layout.dimension
         self.weights_ = parameters.weights
@@ -516,41 +546,26 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
                 "bound. Set variance_floor above 0 (in squared grey levels)."
             )
 
+    def _saved(self, file, weight, layout, mechanism):
+        """Where the checkpoint goes on from, or None."""
+        shape = (self.n_components, len(layout.bins))
+
+        def check(state):
+            checkpoint.check_statistics(state, {"mass": shape[:1], "power": shape}, weight)
+            mechanism.restore(state.mechanism, len(state.log_likelihoods))
+
+        state = file.read(check)
+        return None if state is None else Saved(Statistics(**state.statistics), state.log_likelihoods)
+
     def _start(self, P, weight, layout):
         if isinstance(self.init, str) and self.init == "random_from_data":
             rng = _checks.generator(self.random_state)
             return random_start(P, layout.multiplicity, self.n_components, weight, self.variance_floor, rng)
         if hasattr(self.init, "keys"):
-            return self._given_parameters(self.init, layout, "init")
+            return given(self.init, self.n_components, layout, "init")
         raise ValueError(
             f'init must be "random_from_data" or a mapping with "weights" and "spectra"; got {self.init!r}.'
         )
-
-    def _given_parameters(self, mapping, layout, name):
-        """Fold and check weights and half-plane spectra from a caller or a file."""
-        height, width = layout.shape
-        expected = {
-            "weights": (self.n_components,),
-            "spectra": (self.n_components, height, width // 2 + 1),
-        }
-        given = {}
-        for key, shape in expected.items():
-            if key not in mapping:
-                raise ValueError(f'{name} must hold "weights" and "spectra"; got {sorted(mapping)}.')
-            given[key] = _checks.parameter(mapping[key], f"{name}[{key!r}]", shape)
-        weights = given["weights"]
-        # Contiguous, as EM's own are: BLAS sums in another order otherwise.
-        spectra = np.ascontiguousarray(given["spectra"].reshape(self.n_components, -1)[:, layout.bins])
-        if not (weights >= 0).all() or abs(weights.sum() - 1) > 1e-6:
-            raise ValueError(
-                f"{name}['weights'] must be >= 0 and sum to 1; "
-                f"got {weights.min():g} at the least and the sum {weights.sum():g}."
-            )
-        if not ((spectra > 0) & (spectra < np.inf)).all():
-            raise ValueError(
-                f"{name}['spectra'] must be positive and finite; got {spectra.min():g} to {spectra.max():g}."
-            )
-        return Parameters(weights, spectra)
 
     def _statistics(self, parameters, P, weight, layout, workers, mechanism=None):
         slope, constant = coefficients(parameters, layout.multiplicity)
@@ -569,11 +584,10 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
     def _m_step(self, statistics):
         parameters, empty = revive(m_step(statistics, self.variance_floor), self.variance_floor)
         if len(empty):
-            warnings.warn(
+            _checks.warn(
                 f"Components {empty.tolist()} lost all their images; each was put in the place of half the "
                 "heaviest one. Fewer components may fit these data as well.",
                 ConvergenceWarning,
-                stacklevel=4,
             )
         if not (parameters.spectra > 0).all():
             worst = int((parameters.spectra <= 0).any(axis=1).argmax())
@@ -590,7 +604,7 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
 
         def report(parameters, log_likelihoods):
             self._set(layout, parameters)
-            self.log_likelihoods_ = np.array(log_likelihoods)
+            record(self, log_likelihoods)
             return self.callback(self, len(log_likelihoods) - 1)
 
         return report

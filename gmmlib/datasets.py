@@ -1,4 +1,4 @@
-"""MNIST digits and BSDS500 photographs, found or downloaded, verified, decoded.
+"""MNIST digits and BSDS500 photographs, found or downloaded, verified, decoded; and one's own pictures.
 
 Two scales. ``"paper"`` is the data sets themselves. They are looked for
 
@@ -18,6 +18,7 @@ test   chelsea, flower, gravel                                 1,000, 100 of eac
 =====  ======================================================  ========================
 
 Brick, grass and gravel are textures. All 5,000 digits are from MNIST's training set.
+`load_folder` takes the pictures of any folder.
 
 ``python -m gmmlib.datasets status`` says what is on the machine, ``... fetch`` gets what is not.
 """
@@ -30,12 +31,21 @@ import time
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
-from gmmlib import _bundled, _catalogue, _download, _probe, _status
+from gmmlib import _bundled, _catalogue, _download, _pictures, _probe, _status
 from gmmlib._catalogue import DATASETS, DatasetError
+from gmmlib._folder import load_folder
 
-__all__ = ["Availability", "DatasetError", "available", "digest", "fetch", "load_bsds", "load_mnist"]
+__all__ = [
+    "Availability",
+    "DatasetError",
+    "available",
+    "digest",
+    "fetch",
+    "load_bsds",
+    "load_folder",
+    "load_mnist",
+]
 
 SCALES = ("paper", "sample")
 MNIST_PARTS = {"train": "train", "test": "t10k"}
@@ -110,10 +120,10 @@ def load_bsds(split, scale="paper"):
     _check("split", split, BSDS_SPLITS)
     _check("scale", scale, SCALES)
     if scale == "sample":
-        return [_grey(encoded) for encoded in _bundled.photographs(split)]
+        return [_pictures.grey(io.BytesIO(encoded)) for encoded in _bundled.photographs(split)]
     dataset, root = DATASETS["bsds"], _folder("bsds")
     names = sorted(name for name in dataset.files if name.startswith(f"{split}/"))
-    return [_grey(_catalogue.read(dataset, root, name)) for name in names]
+    return [_pictures.grey(io.BytesIO(_catalogue.read(dataset, root, name))) for name in names]
 
 
 def digest(name, scale):
@@ -208,16 +218,6 @@ def _folder(name):
         root = _catalogue.cache_folder()
         _download.download(DATASETS[name], root)
     return root
-
-
-def _grey(encoded):
-    """Decode a photograph to luma in [0, 1], (H, W)."""
-    with Image.open(io.BytesIO(encoded)) as image:
-        if image.mode == "L":
-            return np.asarray(image) / 255
-        red, green, blue = np.moveaxis(np.asarray(image.convert("RGB"), dtype=np.int64), 2, 0)
-    # Whole numbers up to the one division, so that white is 1 and every machine has the same bits.
-    return (299 * red + 587 * green + 114 * blue) / 255000
 
 
 def main(arguments=None):

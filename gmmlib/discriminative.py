@@ -36,7 +36,7 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
-from gmmlib import _checks, _interrupts, _kernels, posterior, storage
+from gmmlib import _checks, _contents, _interrupts, _kernels, convolutional, posterior, storage
 from gmmlib.convolutional import ConvolutionalGMM, Parameters, coefficients
 from gmmlib.em import Workers
 from gmmlib.spectrum import fold, powers
@@ -373,8 +373,6 @@ class DiscriminativeGMM(ClassifierMixin, BaseEstimator):
                 f"save needs classes that are numbers; got {self.classes_.tolist()}. Fit on numbers, as "
                 "numpy.unique(y, return_inverse=True) makes them, and keep the names elsewhere."
             )
-        names = ("n_components", "shrinkage", "temperature", "max_iter", "em_iter")
-        names += ("variance_floor", "chunk_size")
         arrays = {
             "classes": self.classes_.astype(np.float64 if self.classes_.dtype.kind == "f" else np.int64),
             "weights": self.mixture_.weights_,
@@ -382,17 +380,23 @@ class DiscriminativeGMM(ClassifierMixin, BaseEstimator):
             "objectives": self.objectives_,
             "image_shape": np.array(self.image_shape_),
         }
-        return {name: getattr(self, name) for name in names}, arrays
+        return _contents.settings(self, n_components=self.weights_.shape[1]), arrays
 
     @classmethod
     def _from_state(cls, settings, arrays, where):
         """The inverse of `_state`; errors say `where` the arrays come from."""
-        model = cls(**settings)
-        model._check_settings()
+        model = _contents.model(cls, settings)
         layout = fold(storage.image_shape(arrays["image_shape"], arrays, where))
-        mixture = ConvolutionalGMM(len(arrays["classes"]) * model.n_components)
-        parameters = mixture._given_parameters(arrays, layout, where)
-        model._set(arrays["classes"], layout, parameters, arrays["objectives"])
+        classes = arrays["classes"]
+        if classes.ndim != 1 or len(classes) < 2 or not (np.diff(classes) > 0).all():
+            raise ValueError(f"{where}['classes'] must be two numbers or more, rising. Save the model again.")
+        _checks.finite(classes, f"{where}['classes']")
+        parameters = convolutional.given(arrays, len(classes) * model.n_components, layout, where)
+        objectives = _contents.trace(arrays["objectives"], f"{where}['objectives']")
+        if not len(objectives):
+            raise ValueError(f"{where}['objectives'] must hold that of the start. Save the model again.")
+        model._set(classes, layout, parameters, objectives)
+        _contents.whole_plane(arrays["spectra"], model.mixture_.spectra_, f"{where}['spectra']")
         return model
 
     def __sklearn_is_fitted__(self):

@@ -12,10 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
+from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import ThreadpoolController
 from tqdm import tqdm
 
-from gmmlib import _checks, _interrupts
+from gmmlib import _checks, _interrupts, _streams
+from gmmlib.posterior import TIE
+
+ROUNDING = 1e-10  # of a log-likelihood: sums over millions of rows are better
 
 
 class Trace(NamedTuple):
@@ -32,6 +36,13 @@ class Trace(NamedTuple):
                 f"fit was interrupted after {len(self.log_likelihoods) - 1} iterations; the model holds the "
                 "parameters of the last of them and its trace, and can be used."
             )
+
+
+def record(model, log_likelihoods, converged=False):
+    """Set what a run has come to on a model, while it goes on and at its end."""
+    model.log_likelihoods_ = np.array(log_likelihoods)
+    model.converged_ = bool(converged)
+    model.n_iter_ = len(log_likelihoods) - 1
 
 
 def add(a, b):
@@ -180,6 +191,11 @@ class Mechanism:
         return "annealed", start, rate
 
     @property
+    def climbs(self):
+        """Whether an M-step on the posteriors of this E-step cannot lower the likelihood."""
+        return self.name in ("deterministic", "annealed") and self.settled
+
+    @property
     def settled(self):
         """Whether the E-step is the last of its kind: no schedule changes the ones to come."""
         return self.beta == 1.0
@@ -188,28 +204,28 @@ class Mechanism:
         """Draw for all rows of an E-step at once, so that chunks and threads change nothing."""
         if self.name == "stochastic":
             self.height = self.rng.random(self.n_rows)
+        self._advance()
+
+    def _advance(self):
         self.beta = min(1.0, self._next_beta)
         self._next_beta = self.beta * self._rate
 
     def state(self):
-        """What JSON can hold of the schedule and the stream; `restore` goes on from it."""
-        stream = self.rng.bit_generator.state if self.name == "stochastic" else None
-        return {"beta": self.beta, "next_beta": self._next_beta, "stream": stream}
+        """What JSON can hold of the stream; `restore` goes on from it."""
+        return {"stream": _streams.state(self.rng if self.name == "stochastic" else None)}
 
-    def restore(self, state):
-        """Go on as after the E-step at which `state` was taken."""
-        self.beta, self._next_beta = state["beta"], state["next_beta"]
-        if self.name == "stochastic":
-            bits = getattr(np.random, state["stream"]["bit_generator"])()
-            bits.state = state["stream"]
-            self.rng = np.random.Generator(bits)
+    def restore(self, state, n_steps):
+        """Go on as after the E-step, the `n_steps`-th, at which `state` was taken."""
+        for _ in range(n_steps):
+            self._advance()
+        _streams.restore(self.rng if self.name == "stochastic" else None, state["stream"])
 
     def __call__(self, resp, rows):
         """Change the posteriors (n, K) of a slice of rows in place."""
         if self.name in ("deterministic", "annealed"):
             return
         if self.name == "hard":
-            chosen = resp.argmax(axis=1)
+            chosen = (resp >= resp.max(axis=1, keepdims=True) - TIE).argmax(axis=1)  # the first among equals
         else:
             upto = np.cumsum(resp, axis=1)
             chosen = (upto <= self.height[rows, None] * upto[:, -1:]).sum(axis=1)
@@ -224,7 +240,19 @@ class Saved(NamedTuple):
     log_likelihoods: np.ndarray  # (iterations so far + 1,)
 
 
-def em(start, e_step, m_step, *, max_iter, tol, mechanism=None, callback=None, save=None, progress=False):
+def em(
+    start,
+    e_step,
+    m_step,
+    *,
+    max_iter,
+    tol,
+    mechanism=None,
+    callback=None,
+    save=None,
+    progress=False,
+    pruned=lambda: False,
+):
     """Alternate E- and M-steps.
 
     Ctrl-C takes effect after the next E-step, when parameters and trace belong together: the run ends, and
@@ -253,6 +281,8 @@ def em(start, e_step, m_step, *, max_iter, tol, mechanism=None, callback=None, s
         Called as ``save(statistics, log_likelihoods)`` before each M-step, with what a `Saved` needs.
     progress : bool
         Show a progress bar on standard error.
+    pruned : callable, optional
+        Whether the last M-step removed components: then no climb is promised.
 
     Returns
     -------
@@ -264,10 +294,16 @@ def em(start, e_step, m_step, *, max_iter, tol, mechanism=None, callback=None, s
     ------
     FloatingPointError
         If the log-likelihood is not finite.
+
+    Warns
+    -----
+    ConvergenceWarning
+        If `max_iter` ended a run that `tol` was to end, or the log-likelihood fell by more than rounding.
     """
     earlier = isinstance(start, Saved)
     parameters = m_step(start.statistics) if earlier else start
     trace = list(map(float, start.log_likelihoods)) if earlier else []
+    falls, level = [], -np.inf
     bar = tqdm(total=max_iter, initial=len(trace), desc="EM", unit="it", disable=not progress)
     with _interrupts.deferred() as interrupted, bar:
         while True:
@@ -281,6 +317,9 @@ def em(start, e_step, m_step, *, max_iter, tol, mechanism=None, callback=None, s
                     "data."
                 )
             trace.append(float(log_likelihood))
+            if not pruned() and level - trace[-1] > ROUNDING * max(1.0, abs(level)):
+                falls.append((level - trace[-1], len(trace) - 1))
+            level = trace[-1] if mechanism is None or mechanism.climbs else -np.inf
             bar.set_postfix(nats=f"{log_likelihood:.4f}", refresh=False)
             try:
                 stop = callback is not None and callback(parameters, trace)
@@ -292,6 +331,26 @@ def em(start, e_step, m_step, *, max_iter, tol, mechanism=None, callback=None, s
             if not done and save is not None:
                 save(statistics, trace)
             if done or interrupted():
+                _report(falls, len(trace) - 1, tol > 0 and not (stop or converged or interrupted()), tol)
                 return parameters, Trace(np.array(trace), converged, interrupted() and not done)
             parameters = m_step(statistics)
             bar.update()
+
+
+def _report(falls, n_iter, unfinished, tol):
+    """Say what a caller should know of a run: that likelihood was lost, or that it was not at its end."""
+    if falls:
+        most, iteration = max(falls)
+        _checks.warn(
+            f"The log-likelihood fell at {len(falls)} of {n_iter} iterations, at most by {most:.3g} nats per "
+            f"row, at iteration {iteration}. What is added to variances (reg_covar) can do this, and so can "
+            "an empty component that was started again; otherwise scale the data.",
+            ConvergenceWarning,
+        )
+    if unfinished:
+        _checks.warn(
+            f"EM did not converge: after {n_iter} iterations (max_iter) the log-likelihood still changed by "
+            f"tol={tol:g} nats per row or more. Raise max_iter or tol, or set tol=0 to run all max_iter "
+            "iterations.",
+            ConvergenceWarning,
+        )

@@ -4,9 +4,9 @@ import numpy as np
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from gmmlib import _checks, full_em, missing, online, posterior, storage, whitening
+from gmmlib import _checks, _contents, full_em, missing, online, posterior, storage, whitening
 from gmmlib.checkpoint import Checkpoint
-from gmmlib.em import Mechanism, Saved, Workers, em
+from gmmlib.em import Mechanism, Saved, Workers, em, record
 
 
 class FullGMM(DensityMixin, BaseEstimator):
@@ -50,7 +50,8 @@ class FullGMM(DensityMixin, BaseEstimator):
         ``callback(model, iteration)`` after the start and each iteration; a true result stops EM.
     checkpoint : path-like, optional
         File that keeps the state of a fit after each iteration, the posteriors above all.  If it is there,
-        `fit` goes on from it, to the same result bit for bit; at the end `fit` removes it.
+        `fit` goes on from it, to the same result bit for bit, or refuses it as that of another fit; at the
+        end `fit` removes it.
     progress : bool
         Show a progress bar.
 
@@ -153,17 +154,21 @@ class FullGMM(DensityMixin, BaseEstimator):
         X = self._data(X, reset=True)
         weight = _checks.sample_weight(sample_weight, len(X))
         _checks.enough_rows(weight, self.n_components)
-        start = self._learned() if self.warm_start and hasattr(self, "weights_") else self._start(len(X))
+        warm = self.warm_start and hasattr(self, "weights_")
+        if warm:
+            self._check_continuation()
+        start = self._learned() if warm else self._start(len(X))
+        file = Checkpoint(self, X, weight, start if warm else None)
         if not weight.all():
             if isinstance(start, np.ndarray):
                 start = start[weight > 0]
             X, weight = X[weight > 0], weight[weight > 0]
-        file = Checkpoint(self, X, weight)
-        state = file.read()
-        with self._workers() as workers:
+        with file, self._workers() as workers:
+            most = len(start["weights"]) if warm else self.n_components
+            state = file.read(lambda state: full_em.check_state(state, weight, most))
             run = full_em.Run(self, X, weight, workers, None if state else start)
             parameters, trace = em(
-                Saved(run.resume(state), state.log_likelihoods) if state else run.start(),
+                Saved(run.resume(state, file), state.log_likelihoods) if state else run.start(),
                 run.e_step,
                 run.m_step,
                 max_iter=self.max_iter,
@@ -172,14 +177,15 @@ class FullGMM(DensityMixin, BaseEstimator):
                 callback=self._callback(run),
                 save=file.writer(run.state, run.mechanism),
                 progress=self.progress,
+                pruned=lambda: len(run.counts) > 1 and run.counts[-1] < run.counts[-2],
             )
             run.release()
             self._set(run.unturned(parameters))
-        self.log_likelihoods_, self.converged_, _ = trace
+            if not trace.interrupted:
+                file.remove()
+        record(self, trace.log_likelihoods, trace.converged)
         self.component_counts_ = np.array(run.counts)
-        self.n_iter_ = len(trace.log_likelihoods) - 1
         trace.pass_on_interrupt()
-        file.remove()
 
     def log_joint(self, X):
         """Log weight plus log density of each sample under each component, (N, K), nats."""
@@ -203,7 +209,7 @@ class FullGMM(DensityMixin, BaseEstimator):
 
     def predict_log_proba(self, X):
         """Log posteriors, (N, K), accurate even where the posterior rounds to 1."""
-        return posterior.log_proba(self.log_joint(X))
+        return self._by_chunk(X, posterior.log_proba, per_component=True, everything=True)
 
     def partial_fit(self, X, y=None, sample_weight=None):
         """Take one step of online EM on a batch of samples.
@@ -227,6 +233,8 @@ class FullGMM(DensityMixin, BaseEstimator):
         """
         self._check_settings()
         first = not hasattr(self, "weights_")
+        if not first:
+            self._check_continuation()
         X = self._data(X, reset=first)
         weight = _checks.sample_weight(sample_weight, len(X))
         if first:
@@ -243,7 +251,8 @@ class FullGMM(DensityMixin, BaseEstimator):
         if moments is None:
             steps = 0 if first else 1  # a first batch counts in full, for the start came from it
             moments = online.start(self.weights_, self.means_, self.covariances_, self.reg_covar, steps)
-            self.log_likelihoods_, self.component_counts_ = np.empty(0), np.empty(0, dtype=np.int64)
+            record(self, np.empty(0))
+            self.component_counts_ = np.empty(0, dtype=np.int64)
         joint = self.log_joint(X)
         resp, evidence = full_em.normalised(joint)
         moments = online.step(moments, X, resp * weight[:, None], weight.sum())
@@ -255,9 +264,9 @@ class FullGMM(DensityMixin, BaseEstimator):
         self._set(learned)
         self._scorer.append(scorer)
         self._online = moments
-        self.log_likelihoods_ = np.append(self.log_likelihoods_, weight @ evidence / weight.sum())
+        record(self, np.append(self.log_likelihoods_, weight @ evidence / weight.sum()))
         self.component_counts_ = np.append(self.component_counts_, len(self.weights_))
-        self.converged_, self.n_iter_ = False, moments.steps
+        self.n_iter_ = moments.steps
         return self
 
     def impute(self, X):
@@ -378,24 +387,34 @@ class FullGMM(DensityMixin, BaseEstimator):
     def _state(self):
         """Settings and arrays that make the fitted model again."""
         check_is_fitted(self)
-        settings = {name: getattr(self, name) for name in SETTINGS}
         arrays = {name: getattr(self, f"{name}_") for name in self._array_names}
         arrays |= {name: np.array(int(arrays[name])) for name in ("converged", "n_iter")}
-        return settings, arrays
+        # Components may have been removed during the fit, but none are added.
+        fitted = {"n_components": max(self.n_components, len(self.weights_))}
+        settings = _contents.settings(self, **fitted | ({"means": "free"} if self.means_.any() else {}))
+        return settings | _contents.column_names(self), arrays
 
     @classmethod
     def _from_state(cls, settings, arrays, where):
         """The inverse of `_state`; errors say `where` the arrays come from."""
-        model = cls(**settings)
-        model._check_settings()
+        settings, names = _contents.split_column_names(settings, where)
+        model = _contents.model(cls, settings)
         n_components, dimension = arrays["means"].shape
+        if not 0 < n_components <= model.n_components or dimension < 1:
+            raise ValueError(
+                f"{where}['means'] must hold from 1 to n_components={model.n_components} means of at least "
+                f"one number; got shape {arrays['means'].shape}. Save the model again."
+            )
+        if model.means == "zero" and arrays["means"].any():
+            raise ValueError(f"{where}['means'] must be 0 with means=\"zero\". Save the model again.")
         model._set(full_em.given(arrays, n_components, dimension, where))
         model._parameters()  # a covariance can be positive definite and yet not when it is turned
         model.n_features_in_ = dimension
-        model.log_likelihoods_ = arrays["log_likelihoods"]
-        model.component_counts_ = arrays["component_counts"]
-        model.converged_ = bool(arrays["converged"])
-        model.n_iter_ = int(arrays["n_iter"])
+        _contents.set_column_names(model, names, where)
+        model.log_likelihoods_, model.converged_, model.n_iter_ = _contents.run(arrays, where, online=True)
+        counts, name = arrays["component_counts"], f"{where}['component_counts']"
+        n_values = len(model.log_likelihoods_)
+        model.component_counts_ = full_em.given_counts(counts, n_values, n_components, name)
         return model
 
     def __sklearn_is_fitted__(self):
@@ -415,6 +434,8 @@ class FullGMM(DensityMixin, BaseEstimator):
             raise ValueError(f"min_weight must be below 1, a share of the weight; got {self.min_weight!r}.")
         _checks.one_of(self.means, "means", ("free", "zero"))
         _checks.positive_integer(self.chunk_size, "chunk_size")
+        _checks.truth(self.allow_missing, "allow_missing")
+        _checks.truth(self.warm_start, "warm_start")
         Mechanism.checked(self.mechanism)
         _checks.random_state(self.random_state)
         _checks.callback(self.callback)
@@ -425,10 +446,21 @@ class FullGMM(DensityMixin, BaseEstimator):
     def _data(self, X, reset=False, missing=False):
         if not reset:
             check_is_fitted(self)
-        X = validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite=False)
+            self._parameters()  # what was set by hand has its sides checked before X has
+        X = _checks.readable(X, "X", missing=missing and self.allow_missing)
+        if isinstance(X, (list, tuple)):
+            X = _checks.array(X, "X")
+        if getattr(X, "ndim", 2) > 2:
+            raise ValueError(
+                f"X must hold a sample per row in an array of shape (N, D); got shape {X.shape}. Images are "
+                f"flattened by X.reshape(len(X), -1). {_checks.BATCHES}"
+            )
+        X = _checks.plain(validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite=False))
         _checks.real(X, "X")  # dates pass for numbers up to here
         if missing and self.allow_missing:
             _checks.not_infinite(X, "X")
+        elif self.allow_missing:
+            _checks.finite(X, "X", NOT_IN_FIT)
         else:
             _checks.finite(X, "X")
         _checks.moderate(X, "X")
@@ -448,9 +480,20 @@ class FullGMM(DensityMixin, BaseEstimator):
     def _learned(self):
         return {"weights": self.weights_, "means": self.means_, "covariances": self.covariances_}
 
-    def _set(self, learned):
-        self.weights_, self.means_, self.covariances_ = learned
-        self._scorer = []
+    def _check_continuation(self):
+        """Refuse settings that the learned parameters cannot take over."""
+        self._parameters()
+        _checks.unchanged("n_components", self.n_components, self._n_started)
+        if self.means == "zero" and self.means_.any():
+            _checks.unchanged("means", "zero", "free")
+
+    def _set(self, learned, n_started=None):
+        """Set parameters that are this model's own; `n_started` counts those removed by `min_weight` too."""
+        for values in learned:
+            values.flags.writeable = False  # a change in place would reach some methods only
+        self.weights_, self.means_, self.covariances_ = self._own = tuple(learned)
+        self._n_started = self.n_components if n_started is None else n_started
+        self._scorer = []  # a list, so that scoring leaves the attributes as they are
         self._online = None  # moments of other parameters
 
     def _callback(self, run):
@@ -459,17 +502,28 @@ class FullGMM(DensityMixin, BaseEstimator):
 
         def report(parameters, log_likelihoods):
             self._set(run.unturned(parameters))
-            self.log_likelihoods_ = np.array(log_likelihoods)
+            record(self, log_likelihoods)
             self.component_counts_ = np.array(run.counts)
             return self.callback(self, len(log_likelihoods) - 1)
 
         return report
 
     def _parameters(self):
-        """The learned parameters in axes that suit the search; a function of the public ones alone."""
+        """The learned parameters in axes that suit the search: a function of the public ones alone."""
+        learned = self._learned()
+        if any(a is not b for a, b in zip(getattr(self, "_own", (None,) * 3), learned.values(), strict=True)):
+            n_components, dimension = np.size(self.weights_), np.size(self.means_) // np.size(self.weights_)
+            self._set(full_em.given(learned, n_components, dimension, "the fitted model"), n_components)
+            self.n_features_in_ = dimension
         if not self._scorer:
-            self._scorer.append(full_em.turned(self.weights_, self.means_, self.covariances_))
+            self._scorer.append(full_em.turned(*self._own))
         return self._scorer[0]
+
+    def __setstate__(self, state):
+        """Make a copy: its arrays are read-only again, which pickles forget."""
+        super().__setstate__(state)
+        for values in getattr(self, "_own", ()):
+            values.flags.writeable = False
 
     def _by_chunk(self, X, function, *, per_component=False, dtype=np.float64, everything=False):
         X = self._data(X, missing=True)
@@ -489,15 +543,7 @@ class FullGMM(DensityMixin, BaseEstimator):
             return workers.fill(evaluate, np.empty(shape, dtype=dtype))
 
 
-SETTINGS = (
-    "n_components",
-    "max_iter",
-    "tol",
-    "reg_covar",
-    "means",
-    "min_weight",
-    "allow_missing",
-    "warm_start",
-    "mechanism",
-    "chunk_size",
+NOT_IN_FIT = (
+    "allow_missing=True holds for scoring, impute and sample_given alone: fit on complete rows, "
+    "X[~numpy.isnan(X).any(axis=1)], or on filled ones."
 )

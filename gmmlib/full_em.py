@@ -19,7 +19,9 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import euclidean_distances
 from sklearn.utils import check_random_state
+from sklearn.utils.extmath import row_norms
 from threadpoolctl import threadpool_limits
 
 from gmmlib import _checks, _kernels, posterior, triangular, whitening
@@ -131,17 +133,60 @@ def apart(centres, deviation, rng):
 
 
 def kmeans_labels(X, weight, n_components, random_state):
-    """Cluster of each row by k-means, as scikit-learn's mixtures start."""
+    """Cluster of each row by k-means, as scikit-learn's mixtures start.
+
+    Clusters of equal size and distance are common where rows repeat each other, and which of them comes
+    first must not hang on the last bits of the rows: they are rounded to 30 bits of the largest number.
+    """
     if isinstance(random_state, np.random.Generator):
         random_state = int(random_state.integers(2**31))
     uniform = None if (weight == weight[0]).all() else weight
     rng = check_random_state(random_state)
     algorithm = "elkan" if n_components > 1 else "lloyd"  # the first is faster in many dimensions
-    model = KMeans(n_components, n_init=1, algorithm=algorithm, random_state=rng)
+    _, exponent = np.frexp(max(float(X.max()), -float(X.min())))
+    rounded = np.ldexp(np.asarray(X, dtype=np.float64), 30 - exponent)
+    np.rint(rounded, out=rounded)
+    model = KMeans(
+        n_components,
+        init=lambda rows, count, random_state: spread_out(rows, weight, count, random_state),
+        n_init=1,
+        algorithm=algorithm,
+        random_state=rng,
+        copy_x=False,
+    )
     # Its threads add centres in the order in which they finish: one thread, so that digits stay the same.
     with warnings.catch_warnings(), threadpool_limits(1, user_api="openmp"):
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than clusters: see revive
-        return model.fit(X, sample_weight=uniform).labels_
+        return model.fit(rounded, sample_weight=uniform).labels_
+
+
+def spread_out(X, weight, count, random_state):
+    """Rows from which k-means starts, (count, D), by greedy k-means++.
+
+    The draws are scikit-learn's.  But where some of the rows drawn would serve equally well, it is the
+    first that is taken, not one that rounding prefers.
+
+    References
+    ----------
+    Arthur and Vassilvitskii (2007), SODA.
+    """
+    squares = row_norms(X, squared=True)
+
+    def distances(rows):
+        return euclidean_distances(X[rows], X, Y_norm_squared=squares, squared=True)
+
+    chosen = [random_state.choice(len(X), p=weight / weight.sum())]
+    nearest = distances(chosen)[0]
+    for _ in range(1, count):
+        upto = np.cumsum(weight * nearest)
+        drawn = np.searchsorted(upto, random_state.uniform(size=2 + int(np.log(count))) * (nearest @ weight))
+        drawn = np.minimum(drawn, len(X) - 1)
+        within = np.minimum(nearest, distances(drawn))
+        total = within @ weight
+        best = int((total <= (1 + posterior.TIE) * total.min()).argmax())
+        chosen.append(drawn[best])
+        nearest = within[best]
+    return X[chosen]
 
 
 def turned(weights, means, covariances):
@@ -202,6 +247,35 @@ def given(mapping, n_components, dimension, name):
     return weights, arrays["means"], arrays[form]
 
 
+def given_counts(counts, n_values, n_components, name):
+    """Check the numbers of components of a stored run: one for each value of its trace, the last of now."""
+    counts = np.asarray(counts)
+    whole = counts.ndim == 1 and len(counts) == n_values and (counts == np.floor(counts)).all()
+    if not whole or (len(counts) and (counts[-1] != n_components or (np.diff(counts) > 0).any())):
+        raise ValueError(
+            f"{name} must be {n_values} numbers of components, none above the one before it, the last "
+            f"{n_components}; got shape {counts.shape}, {counts[-3:].tolist() if counts.ndim else counts}. "
+            "Save the model again."
+        )
+    return counts.astype(np.int64, copy=False)
+
+
+def check_state(state, weight, n_components):
+    """Refuse a state of a fit that is not that of an E-step on rows of such weights (N,)."""
+    if state.statistics.keys() != {"posteriors", "counts"}:
+        raise ValueError(f"it must hold posteriors and counts; got {sorted(state.statistics)}.")
+    posteriors, counts = state.statistics["posteriors"], state.statistics["counts"]
+    if posteriors.ndim != 2 or len(posteriors) != len(weight) or not 0 < posteriors.shape[1] <= n_components:
+        raise ValueError(
+            f"its posteriors must have shape (N, K) for {len(weight)} rows and at most {n_components} "
+            f"components; got {posteriors.shape}."
+        )
+    total = posteriors.sum(axis=1)
+    if posteriors.dtype != np.float64 or posteriors.min() < 0 or not np.allclose(total, weight, 1e-6, 0):
+        raise ValueError("its posteriors must be >= 0 and sum to the weight of each row.")
+    given_counts(counts, len(state.log_likelihoods), posteriors.shape[1], "its counts")
+
+
 def normalised(joint, beta=1.0):
     """Posteriors (n, K), in place and raised to beta, and log-likelihoods (n,) of log joints."""
     evidence = np.empty(len(joint))
@@ -246,9 +320,10 @@ class Run:
         """What `resume` needs to make the M-step of these posteriors."""
         return {"posteriors": resp, "counts": np.array(self.counts)}
 
-    def resume(self, state):
+    def resume(self, state, file):
         """Posteriors of the last E-step of an earlier run, to go on from."""
-        self.mechanism.restore(state.mechanism)
+        with file.judged():
+            self.mechanism.restore(state.mechanism, len(state.log_likelihoods))
         self.counts = state.statistics["counts"].tolist()
         self.resp = state.statistics["posteriors"]
         return self.resp
@@ -317,8 +392,9 @@ class Run:
         mass, total = first_moments(self.Y, resp, self.workers)
         weights = mass / mass.sum()
         if self.model.min_weight is not None:
-            stays = weights >= self.model.min_weight
-            stays[weights.argmax()] = True
+            # A weight that is a count of samples often is the limit itself, but for the last bit.
+            stays = weights >= (1 - posterior.TIE) * self.model.min_weight
+            stays[posterior.falling(weights)[0]] = True
             if not stays.all():
                 self.resp = resp = np.ascontiguousarray(resp[:, stays])
                 mass, total = mass[stays], total[stays]
@@ -378,14 +454,13 @@ class Run:
 
     def revive(self, whiteners, weights, means, empty):
         """Put each empty component in the place of half the heaviest one, a little aside or wider."""
-        warnings.warn(
+        _checks.warn(
             f"Components {empty.tolist()} lost all their samples; each was put in the place of half the "
             "heaviest one. Fewer components may fit these data as well; min_weight removes such components.",
             ConvergenceWarning,
-            stacklevel=6,
         )
         for k in empty:
-            heaviest = weights.argmax()
+            heaviest = posterior.falling(weights)[0]
             weights[[k, heaviest]] = weights[heaviest] / 2
             lower = whitening.root(whiteners, heaviest)
             covariance = lower @ lower.T

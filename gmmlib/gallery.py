@@ -46,7 +46,7 @@ class Gallery:
     def __init__(self, name, title, weights, sheets, *, classes=None, profile=None, overlap=None):
         if not name.replace("-", "").isalnum():
             raise ValueError(f"name must be of letters, digits and hyphens; got {name!r}.")
-        order = np.argsort(-np.asarray(weights), kind="stable")
+        order = posterior.falling(np.asarray(weights))
         self.name = name
         self.data = {
             "name": name,
@@ -199,14 +199,14 @@ def _profile(spectra, shape):
 
 
 def _levels(images):
-    return np.round(255 * plotting.unit_range(images)).astype(np.uint8)
+    return _whole(255 * plotting.unit_range(images)).astype(np.uint8)
 
 
 def _sheet(heading, tiles):
     """One picture of K x M tiles without gaps, and what it takes to cut it up."""
     rows, columns, height, width = tiles.shape
     if tiles.dtype != np.uint8:
-        coarse = np.minimum(np.floor(GREYS * plotting.unit_range(tiles)), GREYS - 1)
+        coarse = np.minimum(np.floor(GREYS * plotting.unit_range(tiles) + TIE), GREYS - 1)
         tiles = (coarse * 255 // (GREYS - 1)).astype(np.uint8)
     sheet = tiles.swapaxes(1, 2).reshape(rows * height, columns * width)
     buffer = io.BytesIO()
@@ -218,9 +218,14 @@ def _sheet(heading, tiles):
 def _nearest(overlap):
     """For each component the others that overlap it most: number and overlap."""
     overlap = overlap - 2 * np.eye(len(overlap))
-    near = np.argsort(-overlap, axis=1, kind="stable")[:, :NEAREST]
+    near = posterior.falling(overlap.T)[:NEAREST].T
     return [[[int(j), round(float(overlap[k, j]), 3)] for j in row if j != k] for k, row in enumerate(near)]
 
 
 def _rounded(values, digits):
-    return np.round(np.asarray(values, dtype=np.float64), digits).tolist()
+    return (_whole(np.asarray(values, dtype=np.float64) * 10**digits) / 10**digits).tolist()
+
+
+def _whole(values):
+    """Round to integers; what is a half but for rounding, as means of few digits often are, goes up."""
+    return np.floor(values + 0.5 + TIE)

@@ -19,6 +19,7 @@ over t.  No array of N G T K numbers is formed: what is needed of q are its sums
 and both are matrix products.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -27,9 +28,9 @@ from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils.validation import check_is_fitted
 
-from gmmlib import _checks, _kernels, convolutional, posterior, storage
+from gmmlib import _checks, _contents, _kernels, convolutional, posterior, storage
 from gmmlib.convolutional import ConvolutionalGMM
-from gmmlib.em import Workers, em
+from gmmlib.em import Workers, em, record
 from gmmlib.spectrum import fold, powers, unfold
 
 UNDERFLOW = 600.0  # nats below which a product of densities over their largest may leave float64
@@ -155,6 +156,29 @@ def random_top(flat, density, rows, n_top, rng):
     return Parameters(np.full(n_top, 1 / n_top), conditionals, flat.spectra)
 
 
+def given(mapping, n_top, n_components, layout, name):
+    """Check and fold the parameters of a caller or a file."""
+    if not {"top_weights", "conditionals", "spectra"} <= set(mapping):
+        raise ValueError(
+            f'{name} must hold "top_weights", "conditionals" and "spectra", or the "weights" and '
+            f'"spectra" of a mixture of single images; got {sorted(mapping)}.'
+        )
+    shapes = {"top_weights": (n_top,), "conditionals": (n_top, n_components)}
+    arrays = {}
+    for key, shape in shapes.items():
+        arrays[key] = values = _checks.parameter(mapping[key], f"{name}[{key!r}]", shape)
+        total = values.sum(axis=-1)
+        if not (values >= 0).all() or np.abs(total - 1).max() > 1e-6:
+            raise ValueError(
+                f"{name}[{key!r}] must be >= 0 and sum to 1 in every row; got {values.min():g} at the "
+                f"least and sums from {total.min():g} to {total.max():g}."
+            )
+    weights = arrays["top_weights"] @ arrays["conditionals"]
+    flat = {"weights": weights / weights.sum(), "spectra": mapping["spectra"]}
+    spectra = convolutional.given(flat, n_components, layout, name).spectra
+    return Parameters(arrays["top_weights"], arrays["conditionals"], spectra)
+
+
 class HierarchicalGMM(DensityMixin, BaseEstimator):
     """Mixture of top components over groups of images, each a mixture of shared stationary Gaussians.
 
@@ -205,6 +229,8 @@ class HierarchicalGMM(DensityMixin, BaseEstimator):
     n_iter_ : int
     image_shape_ : (int, int)
         H and W.
+    n_dimensions_ : int
+        Dimensions that the density counts for each image, as in `ConvolutionalGMM`.
 
     References
     ----------
@@ -287,8 +313,7 @@ class HierarchicalGMM(DensityMixin, BaseEstimator):
                 progress=self.progress,
             )
         self._set(layout, parameters)
-        self.log_likelihoods_, self.converged_, _ = trace
-        self.n_iter_ = len(trace.log_likelihoods) - 1
+        record(self, trace.log_likelihoods, trace.converged)
         trace.pass_on_interrupt()
         return self
 
@@ -379,21 +404,21 @@ class HierarchicalGMM(DensityMixin, BaseEstimator):
     def _state(self):
         """Settings and arrays that make the fitted model again."""
         check_is_fitted(self)
-        settings = {name: getattr(self, name) for name in SETTINGS}
         arrays = {name: np.asarray(getattr(self, f"{name}_")) for name in self._array_names}
         arrays |= {name: arrays[name].astype(int) for name in ("converged", "n_iter")}
-        return settings, arrays
+        fitted = {"n_top": len(self.top_weights_), "n_components": len(self.spectra_)}
+        fitted["zero_mean_patches"] = self._layout.dimension < np.prod(self.image_shape_)
+        return _contents.settings(self, **fitted), arrays
 
     @classmethod
     def _from_state(cls, settings, arrays, where):
         """The inverse of `_state`; errors say `where` the arrays come from."""
-        model = cls(**settings)
-        model._check_settings()
+        model = _contents.model(cls, settings)
         shape = storage.image_shape(arrays["image_shape"], arrays, where)
         layout = fold(shape, zero_frequency=not model.zero_mean_patches)
-        model._set(layout, model._given(arrays, layout, where))
-        model.log_likelihoods_ = arrays["log_likelihoods"]
-        model.converged_, model.n_iter_ = bool(arrays["converged"]), int(arrays["n_iter"])
+        model._set(layout, given(arrays, model.n_top, model.n_components, layout, where))
+        _contents.whole_plane(arrays["spectra"], model.spectra_, f"{where}['spectra']")
+        model.log_likelihoods_, model.converged_, model.n_iter_ = _contents.run(arrays, where)
         return model
 
     @property
@@ -413,6 +438,7 @@ class HierarchicalGMM(DensityMixin, BaseEstimator):
     def _check_settings(self):
         self._lower()._check_settings()
         _checks.positive_integer(self.n_top, "n_top")
+        _checks.truth(self.fixed_spectra, "fixed_spectra")
         _checks.positive_integer(self.chunk_size, "chunk_size")
         _checks.callback(self.callback)
 
@@ -427,7 +453,7 @@ class HierarchicalGMM(DensityMixin, BaseEstimator):
 
     def _start(self, lower, P, views, weight, view_weight, layout):
         if hasattr(self.init, "keys") and "conditionals" in self.init:
-            return self._given(self.init, layout, "init")
+            return given(self.init, self.n_top, self.n_components, layout, "init")
         rng = _checks.generator(self.random_state)
         if not hasattr(self.init, "keys"):
             _checks.enough_rows(view_weight, self.n_components)
@@ -438,28 +464,6 @@ class HierarchicalGMM(DensityMixin, BaseEstimator):
             return log_densities(flat.spectra, P[groups], layout.multiplicity)
 
         return random_top(flat, density, np.flatnonzero(weight), self.n_top, rng)
-
-    def _given(self, mapping, layout, name):
-        """Check the parameters that a caller or a file gives."""
-        if not {"top_weights", "conditionals", "spectra"} <= set(mapping):
-            raise ValueError(
-                f'{name} must hold "top_weights", "conditionals" and "spectra", or the "weights" and '
-                f'"spectra" of a mixture of single images; got {sorted(mapping)}.'
-            )
-        shapes = {"top_weights": (self.n_top,), "conditionals": (self.n_top, self.n_components)}
-        given = {}
-        for key, shape in shapes.items():
-            given[key] = values = _checks.parameter(mapping[key], f"{name}[{key!r}]", shape)
-            total = values.sum(axis=-1)
-            if not (values >= 0).all() or np.abs(total - 1).max() > 1e-6:
-                raise ValueError(
-                    f"{name}[{key!r}] must be >= 0 and sum to 1 in every row; got {values.min():g} at the "
-                    f"least and sums from {total.min():g} to {total.max():g}."
-                )
-        weights = given["top_weights"] @ given["conditionals"]
-        flat = {"weights": weights / weights.sum(), "spectra": mapping["spectra"]}
-        spectra = self._lower()._given_parameters(flat, layout, name).spectra
-        return Parameters(given["top_weights"], given["conditionals"], spectra)
 
     def _e_step(self, P, weight, layout, workers):
         """Parameters to (statistics, the parameters themselves) and the mean log-likelihood."""
@@ -484,10 +488,21 @@ class HierarchicalGMM(DensityMixin, BaseEstimator):
 
         return run
 
+    @property
+    def _layout(self):
+        return fold(self.image_shape_, zero_frequency=self.n_dimensions_ == math.prod(self.image_shape_))
+
+    @property
+    def _parameters(self):
+        """The learned parameters, folded: what is set by hand counts from then on."""
+        names = ("top_weights", "conditionals", "spectra")
+        learned = {name: getattr(self, f"{name}_") for name in names}
+        sides = len(self.top_weights_), len(self.spectra_)
+        return given(learned, *sides, self._layout, "the fitted model")
+
     def _set(self, layout, parameters):
-        self._layout = layout
-        self._parameters = parameters
         self.image_shape_ = layout.shape
+        self.n_dimensions_ = layout.dimension
         self.top_weights_ = parameters.top_weights
         self.conditionals_ = parameters.conditionals
         self.spectra_ = unfold(parameters.spectra, layout)
@@ -498,7 +513,7 @@ class HierarchicalGMM(DensityMixin, BaseEstimator):
 
         def report(parameters, log_likelihoods):
             self._set(layout, parameters)
-            self.log_likelihoods_ = np.array(log_likelihoods)
+            record(self, log_likelihoods)
             return self.callback(self, len(log_likelihoods) - 1)
 
         return report
@@ -507,12 +522,13 @@ class HierarchicalGMM(DensityMixin, BaseEstimator):
         """One row a group of what `function` makes of the posteriors."""
         check_is_fitted(self)
         X = _groups(X, self.image_shape_)
+        layout, parameters = self._layout, self._parameters
 
         def evaluate(rows):
-            P = _powers(X[rows], self._layout)
-            density = log_densities(self._parameters.spectra, P, self._layout.multiplicity)
+            P = _powers(X[rows], layout)
+            density = log_densities(parameters.spectra, P, layout.multiplicity)
             _checks.log_joints(density.min(axis=1), rows.start)  # every image of the group needs a density
-            return function(posteriors(self._parameters, density, np.ones(len(P))))
+            return function(posteriors(parameters, density, np.ones(len(P))))
 
         with self._workers(X) as workers:
             return workers.fill(evaluate, np.empty((len(X), *shape)))
@@ -533,15 +549,3 @@ def _groups(X, shape=None):
 def _powers(X, layout):
     """Distinct powers (n, G, F) of groups of images (n, G, H, W)."""
     return powers(X.reshape(-1, *X.shape[2:]), layout).reshape(*X.shape[:2], -1)
-
-
-SETTINGS = (
-    "n_components",
-    "n_top",
-    "zero_mean_patches",
-    "max_iter",
-    "tol",
-    "variance_floor",
-    "fixed_spectra",
-    "chunk_size",
-)

@@ -272,7 +272,7 @@ def mean_off_diagonal(matrix):
     ValueError
         If the matrix is not square or has fewer than two rows.
     """
-    matrix = np.asarray(matrix, dtype=np.float64)
+    matrix = _checks.array(matrix, "matrix").astype(np.float64)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) < 2:
         raise ValueError(
             f"matrix must be square with at least two rows; got shape {matrix.shape}. "

@@ -174,11 +174,6 @@ class PenalisedGMM(ConvolutionalGMM):
         common = self.common_spectrum_
         return self.spectra_ != common
 
-    def _state(self):
-        settings, arrays = super()._state()
-        del settings["mechanism"]
-        return settings | {"penalty": self.penalty, "strength": self.strength}, arrays
-
     def _e_step(self, parameters, P, weight, layout, workers, mechanism):
         total, log_likelihood = super()._e_step(parameters, P, weight, layout, workers, mechanism)
         cost = self.strength * self._penalty(np.log(parameters.spectra), layout.multiplicity)

@@ -68,12 +68,13 @@ def sample_patches(images, side, count, rng, min_std=0.0):
 
 def remove_mean(patches):
     """Take each patch's own mean away: (N, H, W) to (N, H, W)."""
-    return patches - patches.mean(axis=(1, 2), keepdims=True)
+    patches = _checks.images(patches, "patches")
+    return patches - patches.mean(axis=(1, 2), keepdims=True, dtype=np.float64)
 
 
 def _windows(image, side, index):
     """View an image as all its patches, (height - side + 1, width - side + 1, side, side)."""
-    image = np.asarray(image)
+    image = _checks.array(image, f"images[{index}]")
     if image.ndim != 2 or image.dtype.kind not in "buif":
         raise ValueError(
             f"images must hold 2-D arrays of real grey levels; "

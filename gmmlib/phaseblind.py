@@ -31,7 +31,7 @@ from scipy import fft
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils.validation import check_is_fitted
 
-from gmmlib import _checks, posterior, storage
+from gmmlib import _checks, _contents, posterior, storage
 from gmmlib.em import Workers
 from gmmlib.full import FullGMM
 from gmmlib.spectrum import fold, powers, unfold
@@ -218,28 +218,18 @@ class PhaseBlindGMM(DensityMixin, BaseEstimator):
         weight = _checks.sample_weight(sample_weight, len(X))
         layout = fold(X.shape[1:])
         own = frame(X, sample_weight=weight) if self.frame is None else _checked_frame(self.frame, layout)
-        mixture = FullGMM(
-            self.n_components,
-            max_iter=self.max_iter,
-            tol=self.tol,
-            reg_covar=self.reg_covar,
-            init=self.init,
-            random_state=self.random_state,
-        )
+        mixture = self._unfitted_mixture()
         mixture.fit(coordinates(X, own)[0], sample_weight=weight)
         self._set(layout, own, mixture)
         return self
 
     def log_joint(self, X):
         """Log weight plus log density of each image under each component, (N, K), nats."""
-        lead, common = self._coordinates(X)
-        return _checks.log_joints(self.mixture_.log_joint(lead) + common[:, None], 0)
+        return self._by_chunk(X, lambda joint: joint, per_component=True)
 
     def score_samples(self, X):
         """Log-likelihood of each image, (N,), nats."""
-        lead, common = self._coordinates(X)
-        joint = self.mixture_.score_samples(lead) + common
-        return _checks.log_joints(joint[:, None], 0)[:, 0]
+        return self._by_chunk(X, posterior.evidence)
 
     def score(self, X, y=None):
         """Mean log-likelihood, nats an image."""
@@ -247,15 +237,15 @@ class PhaseBlindGMM(DensityMixin, BaseEstimator):
 
     def predict(self, X):
         """Most probable component of each image, (N,); the lowest index among equals."""
-        return self.log_joint(X).argmax(axis=1)
+        return self._by_chunk(X, lambda joint: joint.argmax(axis=1), dtype=np.intp)
 
     def predict_proba(self, X):
         """Posterior of each component, (N, K); rows sum to 1."""
-        return posterior.proba(self.log_joint(X))
+        return self._by_chunk(X, posterior.proba, per_component=True)
 
     def predict_log_proba(self, X):
         """Log posteriors, (N, K), accurate even where the posterior rounds to 1."""
-        return posterior.log_proba(self.log_joint(X))
+        return self._by_chunk(X, posterior.log_proba, per_component=True)
 
     def sample(self, n_samples=1, random_state=None):
         """Draw images (n_samples, H, W), grouped by component, and the component of each (n_samples,)."""
@@ -288,20 +278,24 @@ class PhaseBlindGMM(DensityMixin, BaseEstimator):
     def _state(self):
         """Settings and arrays that make the fitted model again."""
         check_is_fitted(self)
-        names = ("n_components", "reg_covar", "max_iter", "tol")
-        settings = {name: getattr(self, name) for name in names}
         arrays = {"image_shape": np.array(self.image_shape_)}
         arrays |= {name: np.asarray(getattr(self.frame_, name)) for name in FRAME_ARRAYS}
-        return settings, arrays | self.mixture_._state()[1]
+        return _contents.settings(self), arrays | self.mixture_._state()[1]
 
     @classmethod
     def _from_state(cls, settings, arrays, where):
         """The inverse of `_state`; errors say `where` the arrays come from."""
         layout = fold(storage.image_shape(arrays["image_shape"], arrays, where))
-        learned = {name: arrays[name] for name in FRAME_ARRAYS}
+        learned = {name: arrays[name].astype(np.float64, copy=False) for name in FRAME_ARRAYS}
         own = _checked_frame(Frame(**learned | {"softness": float(arrays["softness"])}), layout, where)
-        model = cls(**settings, frame=own)
-        mixture = FullGMM._from_state(settings, {name: arrays[name] for name in FullGMM._array_names}, where)
+        if np.abs(own.axes.T @ own.axes - np.eye(len(own.axes))).max() > 1e-6 or own.rest.ndim != 1:
+            raise ValueError(f"{where}['axes'] must be orthonormal columns. Save the model again.")
+        model = _contents.model(cls, settings, frame=own)
+        mixture = FullGMM._from_state(
+            _contents.settings(model._unfitted_mixture()),
+            {name: arrays[name] for name in FullGMM._array_names},
+            where,
+        )
         if mixture.means_.shape[1] != own.n_axes:
             raise ValueError(f"{where}['means'] must have {own.n_axes} columns.")
         model._set(layout, own, mixture)
@@ -316,15 +310,40 @@ class PhaseBlindGMM(DensityMixin, BaseEstimator):
         tags.input_tags.three_d_array = True
         return tags
 
+    @property
+    def _layout(self):
+        return fold(self.image_shape_)
+
+    def _check_settings(self):
+        self._unfitted_mixture()._check_settings()
+
+    def _unfitted_mixture(self):
+        return FullGMM(
+            self.n_components,
+            max_iter=self.max_iter,
+            tol=self.tol,
+            reg_covar=self.reg_covar,
+            init=self.init,
+            random_state=self.random_state,
+        )
+
     def _set(self, layout, frame, mixture):
-        self._layout = layout
         self.image_shape_ = layout.shape
         self.frame_ = frame
         self.mixture_ = mixture
 
-    def _coordinates(self, X):
+    def _by_chunk(self, X, function, *, per_component=False, dtype=np.float64):
+        """Fill an array (N,) or (N, K) with a function of the log joints of each chunk."""
         check_is_fitted(self)
-        return coordinates(_checks.images(X, shape=self.image_shape_), self.frame_)
+        X = _checks.images(X, shape=self.image_shape_)
+        columns = (len(self.mixture_.weights_),) if per_component else ()
+        out = np.empty((len(X), *columns), dtype=dtype)
+        for start in range(0, len(X), ROWS_AT_ONCE):
+            rows = slice(start, start + ROWS_AT_ONCE)
+            lead, common = coordinates(X[rows], self.frame_)
+            joint = self.mixture_.log_joint(lead) + common[:, None]
+            out[rows] = function(_checks.log_joints(joint, start))
+        return out
 
 
 def _amplitudes(X, layout):

@@ -9,8 +9,8 @@ from scipy.special import expit, log_expit, logsumexp
 
 from gmmlib import _kernels
 
-# Nats.  The last digits of a log joint depend on the processor and on the place of the row, so that even
-# copies of one image differ by some 1e-12.
+# Nats, or a share of 1.  The last digits of a log joint depend on the processor and on the place of the row,
+# so that even copies of one image differ by some 1e-12.  What is decided by less is decided by chance.
 TIE = 1e-8
 
 
@@ -41,11 +41,16 @@ def log_odds(log_joint):
     # A loser's rivals include the winner, so the difference below is at least 1.
     scaled[rows, best] = 0.0
     losers = scaled.sum(axis=1)
-    with np.errstate(divide="ignore"):
-        odds = log_joint - winner[:, None] - np.log1p(losers[:, None] - scaled)
-        rivals = log_joint - winner[:, None]
-        rivals[rows, best] = -np.inf
-        odds[rows, best] = -logsumexp(rivals, axis=1)
+    gaps = log_joint - winner[:, None]
+    odds = gaps - np.log1p(losers[:, None] - scaled)
+    # The winner's, by the same function: log(3) may differ from log1p(2), and equals would have other odds.
+    gaps[rows, best] = -np.inf
+    second = gaps.argmax(axis=1)
+    nearest = gaps[rows, second]
+    with np.errstate(invalid="ignore"):  # no rival has a density, or there is none
+        others = np.exp(gaps - nearest[:, None])
+        others[rows, second] = 0.0
+        odds[rows, best] = np.where(nearest == -np.inf, np.inf, -nearest - np.log1p(others.sum(axis=1)))
     return odds
 
 
@@ -79,8 +84,30 @@ def normalise(joint, constants, evidence, beta=1.0):
         _kernels.normalise(joint, np.zeros_like(constants), np.empty_like(evidence))
 
 
+def falling(values):
+    """Indices that put numbers in falling order.
+
+    Parameters
+    ----------
+    values : ndarray, (N,) or (N, K)
+        Nats, or shares of 1.
+
+    Returns
+    -------
+    ndarray of int, of the same shape
+        Along the first axis.  Among equals the lower index comes first, so the order is total.  Numbers are
+        equal where they fall from one to the next by no more than `TIE`.
+    """
+    order = np.argsort(-values, axis=0, kind="stable")
+    sorted_values = np.take_along_axis(values, order, axis=0)
+    level = np.zeros(values.shape, dtype=np.intp)
+    with np.errstate(invalid="ignore"):  # inf equals inf
+        np.cumsum(sorted_values[:-1] - sorted_values[1:] > TIE, axis=0, out=level[1:])
+    return np.take_along_axis(order, np.lexsort((order, level), axis=0), axis=0)
+
+
 def ranking(odds, count):
-    """Rows that each component claims most strongly.
+    """Rows that each component claims most strongly, (K, count), best first as `falling` puts them.
 
     Parameters
     ----------
@@ -91,13 +118,5 @@ def ranking(odds, count):
     Returns
     -------
     ndarray of int, (K, count)
-        Best first; among equals the lower row comes first, so the order is total.  Odds are equal where
-        they fall from one row to the next by no more than `TIE`.
     """
-    falling = np.argsort(-odds, axis=0, kind="stable")
-    values = np.take_along_axis(odds, falling, axis=0)
-    level = np.zeros(odds.shape, dtype=np.intp)
-    with np.errstate(invalid="ignore"):  # inf equals inf
-        np.cumsum(values[:-1] - values[1:] > TIE, axis=0, out=level[1:])
-    by_row = np.lexsort((falling, level), axis=0)[:count]
-    return np.take_along_axis(falling, by_row, axis=0).T
+    return falling(odds)[:count].T

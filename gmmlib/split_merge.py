@@ -81,7 +81,7 @@ def improve(model, X, sample_weight=None, *, n_moves=10, n_steps=5, random_state
     _check_model(model)
     n_moves = _checks.positive_integer(n_moves, "n_moves")
     n_steps = _checks.positive_integer(n_steps, "n_steps")
-    X = np.asarray(X)
+    X = _checks.array(X, "X")
     weight = _checks.sample_weight(sample_weight, len(X))
     rng = _checks.generator(random_state)
 
@@ -106,7 +106,7 @@ def improve(model, X, sample_weight=None, *, n_moves=10, n_steps=5, random_state
             callback=None,
         )
         trial.fit(X, sample_weight=weight)
-        accepted.append(bool(trial.log_likelihoods_[-1] > level))
+        accepted.append(bool(trial.log_likelihoods_[-1] > level + posterior.TIE))  # not by rounding alone
         if accepted[-1]:
             current, moves, level = trial, None, float(trial.log_likelihoods_[-1])
         levels.append(level)

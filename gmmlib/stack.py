@@ -4,11 +4,12 @@ A layer scores N rows as log joints (N, K), and hands a *code* of them upwards, 
 layer: the log joints themselves, their shape within a row, or the posteriors.
 """
 
+import reprlib
 from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin, clone
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
@@ -49,7 +50,7 @@ def encode(log_joint, code):
         weight 0 has log joints of -inf; only the posterior, which is then 0, takes those.
     """
     _checks.one_of(code, "code", CODES)
-    log_joint = np.asarray(log_joint, dtype=np.float64)
+    log_joint = _checks.array(log_joint, "log_joint").astype(np.float64, copy=False)
     if log_joint.ndim != 2 or log_joint.shape[1] == 0:
         raise ValueError(
             "log_joint must hold a row a sample and a column a component, shape (N, K); "
@@ -124,7 +125,7 @@ def _refuse_infinite(values, expected):
         )
 
 
-class StackedGMM(TransformerMixin, BaseEstimator):
+class StackedGMM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Mixtures on top of each other, fitted from the lowest up, each to the code of the one below.
 
     Parameters
@@ -304,6 +305,16 @@ class StackedGMM(TransformerMixin, BaseEstimator):
         """Features of the lowest layer, if it counts them."""
         return self.layers_[0].n_features_in_
 
+    @property
+    def feature_names_in_(self):
+        """Names of the columns that the lowest layer was fitted on, if they had some."""
+        return self.layers_[0].feature_names_in_
+
+    @property
+    def _n_features_out(self):
+        """Columns of `transform`: ``get_feature_names_out`` numbers them."""
+        return len(self.layers_[-1].weights_)
+
     def __sklearn_is_fitted__(self):
         return hasattr(self, "layers_")
 
@@ -429,13 +440,14 @@ def _checked_codes(codes, depth):
 def _stored_layers(settings):
     """Class and settings of each layer, from the settings of a stack in a file."""
     try:
-        if settings.keys() == {"codes", "layers"}:
+        own = all(entry.keys() == {"kind", "settings"} for entry in settings["layers"])
+        if settings.keys() == {"codes", "layers"} and own:
             return [(STORABLE[entry["kind"]], entry["settings"]) for entry in settings["layers"]]
     except (AttributeError, LookupError, TypeError):
         pass
     raise ValueError(
         f'its settings must be "codes" and "layers", a list of {" or ".join(STORABLE)}, each with a "kind" '
-        f'and "settings"; got {settings!r}. Save the stack again.'
+        f'and "settings"; got {reprlib.repr(settings)}. Save the stack again.'
     )
 
 

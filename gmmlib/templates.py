@@ -18,7 +18,6 @@ Both M-steps are closed: a template is the mean of the images shifted back, a sp
 less the template's.  Without templates this is `gmmlib.ConvolutionalGMM`.
 """
 
-import warnings
 from typing import NamedTuple
 
 import numpy as np
@@ -27,9 +26,9 @@ from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
-from gmmlib import _checks, _kernels, convolutional, posterior, storage
+from gmmlib import _checks, _contents, _kernels, checkpoint, convolutional, posterior, storage
 from gmmlib.checkpoint import Checkpoint
-from gmmlib.em import Saved, Workers, em
+from gmmlib.em import Saved, Workers, em, record
 from gmmlib.spectrum import fold, powers, unfold
 
 TRIPLES = 2**19  # (image, component, shift) triples at a time by one thread: 4 MB
@@ -117,6 +116,8 @@ def register(images, reference):
     correlation : ndarray, (N,)
         Pearson's coefficient of the pixels at that shift.
     """
+    images, reference = _checks.images(images, "images"), _checks.images(reference[None], "reference")[0]
+    images, reference = images.astype(np.float64, copy=False), reference.astype(np.float64, copy=False)
     height, width = reference.shape
     a = images - images.mean(axis=(1, 2), keepdims=True)
     b = reference - reference.mean()
@@ -200,7 +201,7 @@ def revive(parameters, variance_floor):
     convolved = convolutional.Parameters(parameters.weights, parameters.spectra)
     (weights, spectra), empty = convolutional.revive(convolved, variance_floor)
     for k in empty:  # in the order in which the spectra were split
-        heaviest = heavy.argmax()
+        heaviest = posterior.falling(heavy)[0]
         heavy[[k, heaviest]] = heavy[heaviest] / 2
         means[k] = means[heaviest]
     return Parameters(weights, means, spectra), empty
@@ -221,6 +222,33 @@ def random_start(X, layout, n_components, weight, variance_floor, noise, rng):
         np.asarray(X[chosen], dtype=np.float64),
         np.repeat(spectra, n_components, axis=0),
     )
+
+
+def given(mapping, n_components, layout, name):
+    """Check weights, templates and half-plane spectra of a caller or a file, and fold the spectra."""
+    height, width = layout.shape
+    shapes = {
+        "weights": (n_components,),
+        "means": (n_components, height, width),
+        "spectra": (n_components, height, width // 2 + 1),
+    }
+    arrays = {}
+    for key, shape in shapes.items():
+        if key not in mapping:
+            raise ValueError(f'{name} must hold "weights", "means" and "spectra"; got {sorted(mapping)}.')
+        arrays[key] = _checks.parameter(mapping[key], f"{name}[{key!r}]", shape)
+        _checks.finite(arrays[key], f"{name}[{key!r}]")
+    weights = arrays["weights"]
+    if not (weights >= 0).all() or abs(weights.sum() - 1) > 1e-6:
+        raise ValueError(
+            f"{name}['weights'] must be >= 0 and sum to 1; "
+            f"got {weights.min():g} at the least and the sum {weights.sum():g}."
+        )
+    # Contiguous, as EM's own are: BLAS sums in another order otherwise.
+    spectra = np.ascontiguousarray(arrays["spectra"].reshape(n_components, -1)[:, layout.bins])
+    if not (spectra > 0).all():
+        raise ValueError(f"{name}['spectra'] must be positive; got {spectra.min():g}.")
+    return Parameters(weights, arrays["means"], spectra)
 
 
 class TransformedGMM(DensityMixin, BaseEstimator):
@@ -256,7 +284,7 @@ class TransformedGMM(DensityMixin, BaseEstimator):
         it stands; a true result stops EM.
     checkpoint : path-like, optional
         File that keeps the state of a fit after each iteration.  If it is there, `fit` goes on from it, to
-        the same result bit for bit; at the end `fit` removes it.
+        the same result bit for bit, or refuses it as that of another fit; at the end `fit` removes it.
     progress : bool
         Show a progress bar.
 
@@ -344,12 +372,10 @@ class TransformedGMM(DensityMixin, BaseEstimator):
         _checks.enough_rows(weight, self.n_components)
         layout, shifts = fold(X.shape[1:]), self._window(X.shape[1:])
         file = Checkpoint(self, X, weight)
-        state = file.read()
-        with self._workers(self.n_components, shifts) as workers:
+        with file, self._workers(self.n_components, shifts) as workers:
+            saved = self._saved(file, weight, layout)
             parameters, trace = em(
-                Saved(_unpacked(state.statistics), state.log_likelihoods)
-                if state
-                else self._start(X, weight, layout),
+                self._start(X, weight, layout) if saved is None else saved,
                 lambda parameters: self._e_step(bank(parameters, layout, shifts), X, weight, workers),
                 lambda statistics: self._m_step(statistics, layout),
                 max_iter=self.max_iter,
@@ -358,11 +384,11 @@ class TransformedGMM(DensityMixin, BaseEstimator):
                 save=file.writer(_packed),
                 progress=self.progress,
             )
+            if not trace.interrupted:
+                file.remove()
         self._set(layout, parameters)
-        self.log_likelihoods_, self.converged_, _ = trace
-        self.n_iter_ = len(trace.log_likelihoods) - 1
+        record(self, trace.log_likelihoods, trace.converged)
         trace.pass_on_interrupt()
-        file.remove()
         return self
 
     def log_joint(self, X):
@@ -372,12 +398,7 @@ class TransformedGMM(DensityMixin, BaseEstimator):
         """
 
         check_is_fitted(self)
-
-        def per_component(joint):
-            n, n_components, n_shifts = joint.shape
-            return _normalise(joint.reshape(-1, n_shifts)).reshape(n, n_components)
-
-        return self._by_chunk(X, per_component, (len(self.weights_),))
+        return self._by_chunk(X, _over_shifts, (len(self.weights_),))
 
     def score_samples(self, X):
         """Log-likelihood of each image, (N,), nats; memory does not grow with N."""
@@ -389,15 +410,19 @@ class TransformedGMM(DensityMixin, BaseEstimator):
 
     def predict(self, X):
         """Most probable component of each image, (N,); the lowest index among equals."""
-        return self.log_joint(X).argmax(axis=1)
+        return self._by_chunk(X, lambda joint: _over_shifts(joint).argmax(axis=1), dtype=np.intp)
 
     def predict_proba(self, X):
         """Posterior of each component, (N, K); rows sum to 1."""
-        return posterior.proba(self.log_joint(X))
+        check_is_fitted(self)
+        return self._by_chunk(X, lambda joint: posterior.proba(_over_shifts(joint)), (len(self.weights_),))
 
     def predict_log_proba(self, X):
         """Log posteriors, (N, K), accurate even where the posterior rounds to 1."""
-        return posterior.log_proba(self.log_joint(X))
+        check_is_fitted(self)
+        return self._by_chunk(
+            X, lambda joint: posterior.log_proba(_over_shifts(joint)), (len(self.weights_),)
+        )
 
     def predict_shift(self, X):
         """Find the most probable pair of component and shift of each image.
@@ -461,22 +486,23 @@ class TransformedGMM(DensityMixin, BaseEstimator):
     def _state(self):
         """Settings and arrays that make the fitted model again."""
         check_is_fitted(self)
-        names = ("n_components", "max_shift", "noise", "max_iter", "tol", "variance_floor")
         arrays = {name: getattr(self, f"{name}_") for name in self._array_names}
         arrays["converged"] = np.array(int(self.converged_))
-        return {name: getattr(self, name) for name in names}, arrays
+        fitted = {"n_components": len(self.weights_), "max_shift": self._max_shift}
+        return _contents.settings(self, **fitted), arrays
 
     @classmethod
     def _from_state(cls, settings, arrays, where):
         """The inverse of `_state`; errors say `where` the arrays come from."""
-        model = cls(**settings)
-        model._check_settings()
+        model = _contents.model(cls, settings)
+        if arrays["means"].ndim != 3:
+            raise ValueError(f"{where}['means'] must have shape (K, H, W); got {arrays['means'].shape}.")
         layout = fold(storage.image_shape(arrays["means"].shape[1:], arrays, where))
         model._window(layout.shape)
-        model._set(layout, model._given_parameters(arrays, layout, where))
-        model.log_likelihoods_ = arrays["log_likelihoods"]
-        model.converged_ = bool(arrays["converged"])
-        model.n_iter_ = len(model.log_likelihoods_) - 1
+        model._set(layout, given(arrays, model.n_components, layout, where))
+        _contents.whole_plane(arrays["spectra"], model.spectra_, f"{where}['spectra']")
+        iterations = {"n_iter": max(arrays["log_likelihoods"].size - 1, 0)}
+        model.log_likelihoods_, model.converged_, model.n_iter_ = _contents.run(arrays | iterations, where)
         return model
 
     def __sklearn_is_fitted__(self):
@@ -516,24 +542,46 @@ class TransformedGMM(DensityMixin, BaseEstimator):
         """Fill an array (N, *columns) with a function of the log joints of each chunk."""
         check_is_fitted(self)
         X = _checks.images(X, shape=self.image_shape_)
-        prepared = bank(self._parameters, self._layout, self._shifts)
+        layout, shifts = self._layout, self._shifts
+        prepared = bank(self._parameters, layout, shifts)
 
         def evaluate(rows):
-            z, P = fft.rfft2(X[rows], norm="ortho"), powers(X[rows], self._layout)
-            joint = log_joints(prepared, z, P)
+            own = np.asarray(X[rows], dtype=np.float64)
+            joint = log_joints(prepared, fft.rfft2(own, norm="ortho"), powers(own, layout))
             _checks.log_joints(joint.reshape(len(joint), -1), rows.start)
             return function(joint)
 
-        with self._workers(len(self.weights_), self._shifts) as workers:
+        with self._workers(len(self.weights_), shifts) as workers:
             return workers.fill(evaluate, np.empty((len(X), *columns), dtype=dtype))
 
+    @property
+    def _layout(self):
+        return fold(self.image_shape_)
+
+    @property
+    def _shifts(self):
+        """The shifts of the fit; of a model whose parameters were set by hand, those of `max_shift`."""
+        return getattr(self, "_fitted_shifts", None) or self._window(self.image_shape_)
+
+    @property
+    def _parameters(self):
+        """The learned parameters, folded: what is set by hand counts from then on."""
+        learned = {"weights": self.weights_, "means": self.means_, "spectra": self.spectra_}
+        return given(learned, len(self.weights_), self._layout, "the fitted model")
+
     def _set(self, layout, parameters):
-        self._layout = layout
-        self._parameters = parameters
-        self._shifts = self._window(layout.shape)
+        self._fitted_shifts, self._max_shift = self._window(layout.shape), self.max_shift
         self.image_shape_ = layout.shape
         self.weights_, self.means_, _ = parameters
         self.spectra_ = unfold(parameters.spectra, layout)
+
+    def _saved(self, file, weight, layout):
+        """Where the checkpoint goes on from, or None."""
+        (height, width), n_components = layout.shape, self.n_components
+        shapes = {"mass": (n_components,), "power": (n_components, len(layout.bins))}
+        shapes |= {"transform": (n_components, height, 2 * (width // 2 + 1))}
+        state = file.read(lambda state: checkpoint.check_statistics(state, shapes, weight))
+        return None if state is None else Saved(_unpacked(state.statistics), state.log_likelihoods)
 
     def _start(self, X, weight, layout):
         if isinstance(self.init, str) and self.init == "random_from_data":
@@ -543,37 +591,11 @@ class TransformedGMM(DensityMixin, BaseEstimator):
             )
             return self._positive(parameters)
         if hasattr(self.init, "keys"):
-            return self._given_parameters(self.init, layout, "init")
+            return given(self.init, self.n_components, layout, "init")
         raise ValueError(
             'init must be "random_from_data" or a mapping with "weights", "means" and "spectra"; '
             f"got {self.init!r}."
         )
-
-    def _given_parameters(self, mapping, layout, name):
-        """Check weights, templates and half-plane spectra from a caller or a file, and fold the spectra."""
-        height, width = layout.shape
-        expected = {
-            "weights": (self.n_components,),
-            "means": (self.n_components, height, width),
-            "spectra": (self.n_components, height, width // 2 + 1),
-        }
-        given = {}
-        for key, shape in expected.items():
-            if key not in mapping:
-                raise ValueError(f'{name} must hold "weights", "means" and "spectra"; got {sorted(mapping)}.')
-            given[key] = _checks.parameter(mapping[key], f"{name}[{key!r}]", shape)
-            _checks.finite(given[key], f"{name}[{key!r}]")
-        weights = given["weights"]
-        if not (weights >= 0).all() or abs(weights.sum() - 1) > 1e-6:
-            raise ValueError(
-                f"{name}['weights'] must be >= 0 and sum to 1; "
-                f"got {weights.min():g} at the least and the sum {weights.sum():g}."
-            )
-        # Contiguous, as EM's own are: BLAS sums in another order otherwise.
-        spectra = np.ascontiguousarray(given["spectra"].reshape(self.n_components, -1)[:, layout.bins])
-        if not (spectra > 0).all():
-            raise ValueError(f"{name}['spectra'] must be positive; got {spectra.min():g}.")
-        return Parameters(weights, given["means"], spectra)
 
     def _e_step(self, prepared, X, weight, workers):
         total = workers.sum(lambda rows: e_step(prepared, X[rows], weight[rows]), len(X))
@@ -583,11 +605,10 @@ class TransformedGMM(DensityMixin, BaseEstimator):
         learned = m_step(statistics, layout, self.variance_floor, self.noise)
         parameters, empty = revive(learned, self.variance_floor)
         if len(empty):
-            warnings.warn(
+            _checks.warn(
                 f"Components {empty.tolist()} lost all their images; each was put in the place of half the "
                 "heaviest one. Fewer components may fit these data as well.",
                 ConvergenceWarning,
-                stacklevel=5,
             )
         return self._positive(parameters)
 
@@ -606,7 +627,7 @@ class TransformedGMM(DensityMixin, BaseEstimator):
 
         def report(parameters, log_likelihoods):
             self._set(layout, parameters)
-            self.log_likelihoods_ = np.array(log_likelihoods)
+            record(self, log_likelihoods)
             return self.callback(self, len(log_likelihoods) - 1)
 
         return report
@@ -620,6 +641,12 @@ def _packed(statistics):
 def _unpacked(arrays):
     """The inverse of `_packed`."""
     return Statistics(**arrays)._replace(transform=arrays["transform"].view(np.complex128))
+
+
+def _over_shifts(joint):
+    """Log joints (n, K) of images and components, from those of each shift too, (n, K, S)."""
+    n, n_components, n_shifts = joint.shape
+    return _normalise(joint.reshape(-1, n_shifts)).reshape(n, n_components)
 
 
 def _normalise(joint):

@@ -24,7 +24,7 @@ from gmmlib.spectrum import fold, powers
 
 def vectors(X, name="X", dimension=None):
     """Return (N, D) real, finite vectors as float64."""
-    X = np.asarray(X)
+    X = _checks.array(X, name)
     if X.ndim != 2 or X.size == 0 or X.dtype.kind not in "buif":
         raise ValueError(
             f"{name} must hold real vectors, shape (N, D); got shape {X.shape} of dtype {X.dtype}. "

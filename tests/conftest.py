@@ -1,22 +1,18 @@
 """The published pages, and a browser to look at them."""
 
-import fcntl
-
 import pytest
 
+from tools import book
 from tools import browser as browsers
-from tools import site
 from tools.project import Project
 
 
 @pytest.fixture(scope="session")
 def published():
     """Folder of the pages that `make html` makes, rendered if they are not up to date."""
-    project = Project()
-    project.build("published").mkdir(parents=True, exist_ok=True)
-    with open(project.build("published") / "lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # one of the processes renders, the others find the pages up to date
-        return site.render(project, project.references("paper"), "published", "paper").parent
+    # One of the processes renders, the others wait and find the pages up to date.
+    with book.published(Project()) as page:
+        return page.parent
 
 
 @pytest.fixture(scope="session")

@@ -61,7 +61,9 @@ MESSAGES = [
         _checks.images,
         (np.zeros((1, 4, 4, 3)), "photos"),
         "photos must hold images in an array of shape (N, H, W); got shape (1, 4, 4, 3). "
-        "One image is image[None]; rows of pixels are reshaped with photos.reshape(-1, H, W).",
+        "One image is image[None]; rows of pixels are reshaped with photos.reshape(-1, H, W). Join batches "
+        "by numpy.concatenate, or pass them to partial_fit one after another (ConvolutionalGMM and FullGMM "
+        "have it).",
     ),
     (
         _checks.images,

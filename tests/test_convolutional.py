@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import GridSearchCV
 from threadpoolctl import threadpool_limits
 
-from gmmlib import ConvolutionalGMM
+from gmmlib import ConvolutionalGMM, convolutional
 from tests import oracles
 
 SHAPES = [(4, 6), (5, 4), (3, 5), (1, 7), (6, 1), (4, 4), (3, 2)]
@@ -836,3 +836,11 @@ def test_y_is_ignored():
     assert_bit_equal_fit(
         ConvolutionalGMM(2, **settings).fit(x, np.arange(len(x))), ConvolutionalGMM(2, **settings).fit(x)
     )
+
+
+@pytest.mark.parametrize("last_bit", [-1e-16, 0.0, 1e-16])
+def test_of_two_heaviest_components_the_first_is_split(last_bit):
+    weights = np.array([0.5, 0.5 + last_bit, 0.0])
+    (split, _), empty = convolutional.revive(convolutional.Parameters(weights, np.ones((3, 4))), 0.0)
+    assert_array_equal(empty, [2])
+    assert_allclose(split, [0.25, 0.5, 0.25], rtol=1e-12)

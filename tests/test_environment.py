@@ -2,12 +2,14 @@
 
 import re
 import tomllib
+from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+import gmmlib
 from tools import bootstrap
 from tools.project import REPOSITORY
 
@@ -100,6 +102,10 @@ def test_every_workflow_uses_a_tried_python():
     used = {version for text in texts for version in re.findall(r'python-version: "([\d.]+)"', text)}
     assert used
     assert used <= set(TRIED)
+
+
+def test_the_tests_run_the_library_of_this_checkout():
+    assert Path(gmmlib.__file__).resolve().parent == (REPOSITORY / "gmmlib").resolve()
 
 
 def test_names_and_versions_are_those_of_the_project(conda):

@@ -31,7 +31,7 @@ from gmmlib.templates import TransformedGMM
 SHORT, LONG = 65, 2000  # cases a class
 MEMORY = 2**20  # bytes that a load may take beyond FACTOR times the file
 FACTOR = 30  # small parts of a damaged archive become objects of Python
-SECONDS = 2.0  # for one file
+SECONDS = 2.0  # of computing, for one file
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.standard_normal((40, 4, 5))
@@ -57,8 +57,8 @@ MODELS = {
 
 
 def classes_with_load():
-    for module in pkgutil.iter_modules(gmmlib.__path__):
-        for name, value in vars(importlib.import_module(f"gmmlib.{module.name}")).items():
+    for module in pkgutil.walk_packages(gmmlib.__path__, "gmmlib."):
+        for name, value in vars(importlib.import_module(module.name)).items():
             if isinstance(value, type) and hasattr(value, "load") and hasattr(value, "save"):
                 yield name, value
 
@@ -412,12 +412,12 @@ def try_all(saved, folder, cases):
             path.unlink(missing_ok=True)  # some file systems are slow to write over what is there
             path.write_bytes(data)
             tracemalloc.reset_peak()
-            before, start = tracemalloc.get_traced_memory()[0], time.perf_counter()
+            before, start = tracemalloc.get_traced_memory()[0], time.process_time()
             try:
                 usable += attempt(model_class, path)
             except BaseException as error:
                 wrong.append(f"{damage.__name__} {case}: {type(error).__name__}: {error}"[:200])
-            peak, seconds = tracemalloc.get_traced_memory()[1] - before, time.perf_counter() - start
+            peak, seconds = tracemalloc.get_traced_memory()[1] - before, time.process_time() - start
             if peak > MEMORY + FACTOR * len(data) or seconds > SECONDS:
                 wrong.append(f"{damage.__name__} {case}: {seconds:.1f} s, {peak} bytes for {len(data)}")
             if os.listdir(folder) != ["model.npz"]:

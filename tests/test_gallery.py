@@ -46,6 +46,18 @@ def test_components_come_by_falling_weight_with_what_they_claim():
         assert_array_equal(tiles(data, "most strongly claimed")[row, 0], coarse)
 
 
+@pytest.mark.parametrize("last_digits", [-1e-12, 0.0, 1e-12])
+def test_what_is_a_half_but_for_rounding_is_shown_alike_everywhere(last_digits):
+    """Means of few 8-bit images are often halves of a level, and weights of few images halves of a digit."""
+    values = np.array([0.0, 0.5, 127.5, 128.5, 255.0]) / 255
+    nudge = np.array([0, 1, 1, 1, 0]) * last_digits
+    assert_array_equal(gallery._levels((values + nudge)[None, None])[0, 0], [0, 1, 128, 129, 255])
+    sheet = {"sheet": np.array([0.0, 3 / 16, 0.5, 1.0])[None, None, None] + [0, last_digits, last_digits, 0]}
+    data = gallery.Gallery("a", "A", [0.03125 + last_digits], sheet).data
+    assert_array_equal(tiles(data, "sheet")[0, 0, 0], [0, 3 * 17, 8 * 17, 15 * 17])
+    assert data["weights"] == [0.0313]
+
+
 def test_every_family_has_its_sheets():
     rows = IMAGES.reshape(60, -1)
     full = FullGMM(2, random_state=0, max_iter=3).fit(rows)

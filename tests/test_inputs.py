@@ -81,7 +81,7 @@ def fitted():
 
 def test_every_estimator_is_in_the_table():
     modules = [
-        importlib.import_module(f"gmmlib.{module.name}") for module in pkgutil.iter_modules(gmmlib.__path__)
+        importlib.import_module(module.name) for module in pkgutil.walk_packages(gmmlib.__path__, "gmmlib.")
     ]
     estimators = {
         value.__name__

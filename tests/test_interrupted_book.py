@@ -151,7 +151,7 @@ def check_kills(root, wanted, record_property):
     for name, count in counts.items():
         record_property(name, count)
     assert counts["kept chapters"] > 0
-    deadline = time.monotonic() + 10  # a kernel looks for its runner once a second
+    deadline = time.monotonic() + 300  # a kernel looks for its runner once a second
     while kernels_alive(root) and time.monotonic() < deadline:
         time.sleep(0.1)
     assert kernels_alive(root) == []

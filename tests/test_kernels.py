@@ -1,7 +1,12 @@
-"""Compiled loops against their numpy twins."""
+"""Compiled loops against their numpy twins, and what is kept of them on the disk."""
 
+import importlib.util
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
+import numba
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -151,3 +156,137 @@ def test_gather_centred_equals_its_twin():
     out = np.empty((17, 11))
     _kernels.gather_centred(values, rows, centre, share, 0.25, out)
     assert_allclose(out, 0.5 * np.sqrt(share[rows])[:, None] * (values[rows] - centre), rtol=1e-15)
+
+
+# Compiled code that is kept
+
+SOURCE = """from gmmlib._compiled import compiled
+
+@compiled
+def double(x):
+    return 2 * x
+"""
+FIT = """import numpy as np
+from gmmlib import ConvolutionalGMM, FullGMM
+X = np.random.default_rng(0).normal(size=(50, 4, 4))
+print(ConvolutionalGMM(2, random_state=0, max_iter=2).fit(X).score(X))
+print(FullGMM(2, random_state=0, max_iter=2).fit(X.reshape(50, -1)).score(X.reshape(50, -1)))
+"""
+
+
+@pytest.fixture
+def double(tmp_path, monkeypatch):
+    """Makes the kernel `double` anew, as another process would find it; and the folder of its files."""
+    folder = tmp_path / "kept"
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(folder))
+    (tmp_path / "doubling.py").write_text(SOURCE)
+
+    def anew():
+        spec = importlib.util.spec_from_file_location("doubling", tmp_path / "doubling.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module.double
+
+    return anew, folder
+
+
+def hits(kernel):
+    return sum(kernel.stats.cache_hits.values())
+
+
+def cut(content):
+    return content[: len(content) // 2]
+
+
+DAMAGES = {
+    "emptied": lambda content: b"",
+    "cut": cut,
+    "one byte short": lambda content: content[:-1],
+    "longer": lambda content: content + b"x",
+    "noise": lambda content: np.random.default_rng(0).bytes(len(content)),
+    "text": lambda content: b"<<<<<<< HEAD\n",
+    "one bit": lambda content: cut(content) + bytes([content[len(content) // 2] ^ 1]) + cut(content[1:]),
+    "another version": lambda content: content.replace(numba.__version__.encode(), b"0.1.2"),
+}
+
+
+def test_compiled_code_is_kept(double):
+    anew, folder = double
+    assert anew()(3) == 6
+    assert len(list(folder.rglob("*.nbi"))) == len(list(folder.rglob("*.nbc"))) == 1
+    again = anew()
+    assert again(3) == 6
+    assert hits(again) == 1
+
+
+@pytest.mark.parametrize("pattern", ["*.nbi", "*.nbc", "*.nb?"])
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_code_is_compiled_again(double, damage, pattern):
+    anew, folder = double
+    anew()(3)
+    for file in folder.rglob(pattern):
+        file.write_bytes(DAMAGES[damage](file.read_bytes()))
+    damaged = anew()
+    assert damaged(3) == 6
+    mended = anew()
+    assert mended(3) == 6
+    assert hits(mended) == 1
+
+
+def test_no_changed_byte_is_run(double):
+    anew, folder = double
+    anew()(3)
+    for file in folder.rglob("*.nb?"):
+        content = file.read_bytes()
+        for place in np.linspace(0, len(content) - 1, 25).astype(int):
+            file.write_bytes(content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :])
+            changed = anew()
+            assert changed(3) == 6
+            assert hits(changed) == 0
+
+
+@pytest.mark.parametrize("pattern", ["*.nbi", "*.nbc"])
+def test_a_file_that_cannot_be_read_or_replaced_is_no_trouble(double, pattern):
+    anew, folder = double
+    anew()(3)
+    (file,) = folder.rglob(pattern)
+    file.unlink()
+    (file / "in the way").mkdir(parents=True)
+    assert anew()(3) == 6
+
+
+def test_a_folder_that_cannot_be_written_to_is_no_trouble(double, tmp_path, monkeypatch):
+    anew, folder = double
+    kernel = anew()
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.rmdir()
+    folder.rmdir()
+    folder.write_text("a file stands where the folder was")
+    assert kernel(3) == 6
+    monkeypatch.setattr(numba.core.caching.CacheImpl, "_locator_classes", [])  # and no other folder either
+    assert anew()(3) == 6
+
+
+def test_code_for_other_types_is_not_run(double):
+    anew, folder = double
+    for value in (3, 3.5):
+        anew()(value)
+    first, second = sorted(folder.rglob("*.nbc"))
+    second.write_bytes(first.read_bytes())
+    assert anew()(3.5) == 7.0
+
+
+def test_a_first_fit_survives_damage_to_all_kernels(tmp_path):
+    def printed():
+        environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+        done = subprocess.run([sys.executable, "-c", FIT], env=environment, capture_output=True, text=True)
+        return done.stdout, done.stderr
+
+    expected = printed()
+    files = sorted(tmp_path.rglob("*.nb?"))
+    assert len(files) > 6
+    for number, file in enumerate(files):
+        file.write_bytes(list(DAMAGES.values())[number % len(DAMAGES)](file.read_bytes()))
+    assert printed() == expected
+    assert expected[0].count("\n") == 2
+    assert expected[1] == ""

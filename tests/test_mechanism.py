@@ -43,6 +43,11 @@ def test_hard_takes_the_most_probable_and_the_first_of_equals():
     assert_array_equal(assigned("hard", resp), [[0, 1, 0], [1, 0, 0], [0, 0, 1]])
 
 
+def test_hard_takes_the_first_of_what_is_equal_but_for_rounding():
+    resp = np.array([[0.4, 0.4 + 1e-15, 0.2 - 1e-15], [0.4, 0.4 - 1e-15, 0.2], [0.4, 0.4 + 1e-6, 0.2]])
+    assert_array_equal(assigned("hard", resp), [[1, 0, 0], [1, 0, 0], [0, 1, 0]])
+
+
 def test_draws_follow_the_posteriors():
     drawn = assigned("stochastic", np.tile(POSTERIORS, (40_000, 1)))
     assert_array_equal(np.unique(drawn), [0, 1])

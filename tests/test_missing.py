@@ -148,7 +148,12 @@ def test_nothing_is_fitted_on_missing_values(method, allow_missing):
     x = np.concatenate([row(np.nan), np.random.default_rng(0).standard_normal((9, 5))])
     with pytest.raises(ValueError) as caught:
         getattr(FullGMM(2, allow_missing=allow_missing), method)(x)
-    assert str(caught.value) == NAN + "Remove or replace them first."
+    assert str(caught.value) == NAN + (
+        "allow_missing=True holds for scoring, impute and sample_given alone: fit on complete rows, "
+        "X[~numpy.isnan(X).any(axis=1)], or on filled ones."
+        if allow_missing
+        else "Remove or replace them first."
+    )
 
 
 def test_a_later_batch_with_missing_values_is_refused_and_leaves_the_model_as_it_was():

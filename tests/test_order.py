@@ -17,12 +17,12 @@ from gmmlib import ConvolutionalGMM, posterior
 from tools import notebooks
 from tools.project import REPOSITORY
 
-FILES = sorted(path for folder in ("gmmlib", "tools", "book") for path in (REPOSITORY / folder).glob("*.py"))
+FILES = sorted(path for folder in ("gmmlib", "tools", "book") for path in (REPOSITORY / folder).rglob("*.py"))
 CHAPTERS = notebooks.chapters(REPOSITORY / "book")
 LISTINGS = {"glob", "rglob", "iglob", "iterdir", "listdir", "scandir", "walk"}
 # Here every file of a folder is treated alike and by itself, so the order does not matter.
 ANY_ORDER = {("_download", "glob"), ("notebooks", "glob"), ("polish", "glob"), ("polish", "rglob")}
-ANY_ORDER |= {("site", "iterdir"), ("provenance", "glob")}  # the latter is sorted on the next line
+ANY_ORDER |= {("site", "iterdir"), ("provenance", "rglob")}  # the latter is sorted on the next line
 
 
 def unordered(text):

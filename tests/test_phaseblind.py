@@ -10,7 +10,7 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from gmmlib import ConvolutionalGMM, FullGMM, storage
-from gmmlib.phaseblind import PhaseBlindGMM, frame, log_volume, relax, stretch
+from gmmlib.phaseblind import PhaseBlindGMM, coordinates, frame, log_volume, relax, stretch
 from gmmlib.spectrum import fold, powers
 from gmmlib.storage import ModelFileError
 from tests import oracles
@@ -150,7 +150,7 @@ def test_classes_in_one_frame_differ_by_their_mixtures_alone():
     x, _ = textures((4, 6))
     own = frame(x, 4)
     one, other = (PhaseBlindGMM(2, frame=own, random_state=0).fit(part) for part in (x[:150], x[150:]))
-    lead = one._coordinates(x)[0]
+    lead = coordinates(x, one.frame_)[0]
     gap = one.mixture_.score_samples(lead) - other.mixture_.score_samples(lead)
     assert_allclose(one.score_samples(x) - other.score_samples(x), gap, rtol=1e-7, atol=1e-9)
 

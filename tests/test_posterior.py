@@ -102,6 +102,16 @@ def test_ranking_takes_the_lower_row_among_equals():
     assert posterior.ranking(odds, 9).shape == (2, 5)
 
 
+def test_falling_order_is_total_and_blind_to_rounding():
+    weights = np.array([0.1, 0.2, 0.3, 0.2, 0.2])
+    assert_array_equal(posterior.falling(weights), [2, 1, 3, 4, 0])
+    for last_bits in np.random.default_rng(0).normal(0.0, 1e-15, size=(20, 5)):
+        assert_array_equal(posterior.falling(weights + last_bits), [2, 1, 3, 4, 0])
+    assert_array_equal(posterior.falling(weights + [0, 0, 0, 0, 1e-6]), [2, 4, 1, 3, 0])
+    assert_array_equal(posterior.falling(np.array([-np.inf, 0.0, np.inf, -np.inf, np.inf])), [2, 4, 1, 0, 3])
+    assert_array_equal(posterior.falling(weights[:, None] * [1, -1])[:, 1], [0, 1, 3, 4, 2])
+
+
 def test_no_rows_give_no_posteriors():
     assert posterior.proba(np.empty((0, 3))).shape == (0, 3)
 

@@ -4,8 +4,10 @@ import ast
 import base64
 import errno
 import io
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 
@@ -14,7 +16,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tools import book, bootstrap, colophon, figures, notebooks, offline, provenance, references, run
+from tools import book, bootstrap, colophon, figures, kernels, notebooks, offline, provenance, references, run
 from tools.project import REPOSITORY, Project
 
 FRONT = """---
@@ -184,6 +186,11 @@ def rename_module(project):
     (project.library / "model.py").rename(project.library / "renamed.py")
 
 
+def add_sub_package(project):
+    (project.library / "room").mkdir()
+    (project.library / "room" / "__init__.py").write_text("")
+
+
 def change_lock(project):
     project.lock.write_text("numpy==3\n")
 
@@ -201,6 +208,7 @@ def edit_output(project):
         (add_style, "library"),
         (add_pins, "library"),
         (rename_module, "library"),
+        (add_sub_package, "library"),
         (change_lock, "lock"),
         (edit_output, "outputs"),
     ],
@@ -354,6 +362,135 @@ def test_what_killed_runs_left_is_swept(finished, monkeypatch):
         (folder / ".one-abc.partial").write_text("{")
         assert bring(finished, "sample")
         assert [path.name for path in folder.iterdir()] == ["one.ipynb"]
+
+
+# What a run runs on
+
+SAYS_WHERE = "import gmmlib; print('library:', gmmlib.__file__)"
+OTHERS = "import sys; sys.path.insert(0, '../other'); " + SAYS_WHERE
+
+
+def with_library(root, code, name="gmmlib"):
+    """A project whose chapter runs `code`; it has a library, and so has another folder."""
+    project = make_project(root, one=CHAPTER.replace("print(object())", code))
+    for folder in (root / name, root / "other" / name):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "__init__.py").write_text("")
+    return project
+
+
+def test_a_run_uses_the_library_of_its_project_whatever_is_set(tmp_path, monkeypatch, capsys):
+    project = with_library(tmp_path, SAYS_WHERE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "other"))
+    kernel = tmp_path / "jupyter" / "kernels" / "python3"
+    kernel.mkdir(parents=True)
+    (kernel / "kernel.json").write_text('{"argv": ["false"], "display_name": "x", "language": "python"}')
+    for name in ("JUPYTER_PATH", "JUPYTER_DATA_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "jupyter"))
+    assert run.bring_up_to_date(project, "sample"), capsys.readouterr().out
+    nb = notebooks.read(project.runs("sample") / "one.ipynb")
+    assert f"library: {project.library / '__init__.py'}\n" in notebooks.code_cells(nb)[1].outputs[0].text
+
+
+def test_a_run_on_another_library_is_not_recorded(tmp_path, capsys):
+    project = with_library(tmp_path, OTHERS)
+    assert not run.bring_up_to_date(project, "sample")
+    other = tmp_path / "book" / "../other/gmmlib/__init__.py"
+    said = f"the kernel has imported gmmlib from {other}, not from {project.library}: make env"
+    assert capsys.readouterr().out.splitlines()[1] == f"[1/1] one: FAILED, {said}"
+    assert not project.runs("sample").exists()
+
+
+def test_a_run_on_a_module_from_elsewhere_is_not_recorded(tmp_path, capsys):
+    project = make_project(tmp_path, one=CHAPTER.replace("print(object())", "import mlxtend"))
+    (project.book / "mlxtend.py").write_text("")
+    assert not run.bring_up_to_date(project, "sample")
+    said = capsys.readouterr().out
+    assert f"the kernel has imported mlxtend from {project.book / 'mlxtend.py'}, outside of the env" in said
+    assert not project.runs("sample").exists()
+
+
+def test_a_linked_checkout_is_the_same_checkout(tmp_path):
+    project = with_library(tmp_path / "real", "")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    seen = {"prefixes": [sys.prefix, sys.base_prefix], "files": {"os": os.__file__, "numpy": np.__file__}}
+    seen["files"]["gmmlib.em"] = str(project.library / "em.py")
+    (tmp_path / "answer").write_text(json.dumps(seen))
+    assert kernels.complaint(tmp_path / "answer", tmp_path / "link" / "gmmlib") is None
+    assert "gmmlib.em from" in kernels.complaint(tmp_path / "answer", tmp_path / "link2" / "gmmlib")
+
+
+def test_a_kernel_of_another_environment_is_refused(tmp_path):
+    seen = {"prefixes": ["/elsewhere/env", "/usr"], "files": {}}
+    (tmp_path / "answer").write_text(json.dumps(seen))
+    said = kernels.complaint(tmp_path / "answer", tmp_path)
+    assert said == f"the kernel belongs to the environment /elsewhere/env, not to {sys.prefix}"
+    assert "does not say" in kernels.complaint(tmp_path / "none", tmp_path)
+
+
+def test_the_question_leaves_nothing_in_the_notebook(executed):
+    nb = executed[0]
+    assert [cell.execution_count for cell in nb.cells if cell.cell_type == "code"] == [1, 2, 3, 4]
+    assert "imported.json" not in notebooks.to_bytes(nb).decode()
+
+
+def test_a_comparison_on_another_library_fails(executed, tmp_path):
+    nb = nbformat.from_dict(executed[0])
+    for cell in notebooks.code_cells(nb)[1:]:
+        cell.source, cell.outputs = "import sys", []
+    notebooks.code_cells(nb)[1].source = OTHERS.partition("; print")[0]
+    notebooks.write(provenance.record(nb, {"scale": "paper"}), tmp_path / "book" / "one.ipynb")
+    with_library(tmp_path, "")
+    said = run_nbval(tmp_path)
+    assert "the kernel has imported gmmlib from" in said
+    assert f"not from {REPOSITORY / 'gmmlib'}: make env" in said
+
+
+@pytest.mark.parametrize("name", ["GMMLIB_DATA", "NUMBA_CACHE_DIR", "MPLCONFIGDIR", "XDG_CACHE_HOME"])
+def test_folders_in_the_environment_are_made_absolute_before_a_kernel_reads_them(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/somebody")
+    for value, meant in [
+        ("data", tmp_path / "data"),
+        ("../data", tmp_path.parent / "data"),
+        ("~/data", "/somebody/data"),
+        ("/data", "/data"),
+        ("", ""),
+    ]:
+        monkeypatch.setenv(name, value)
+        with kernels.plain_settings():
+            assert os.environ[name] == str(meant)
+        assert os.environ[name] == value
+
+
+def test_a_kernel_finds_relative_data(project, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GMMLIB_DATA", "mine")
+    (tmp_path / "mine").mkdir()
+    code = CHAPTER.replace("print(object())", "import os; print(os.listdir(os.environ['GMMLIB_DATA']))")
+    with kernels.plain_settings():
+        (project.book / "one.md").write_text(code)
+        done = run.execute(notebooks.convert(project.book / "one.md"), project.book, {"scale": "sample"})
+    assert "[]\n" in notebooks.code_cells(done)[1].outputs[0].text
+
+
+def test_a_busy_machine_has_time_and_a_limit_says_so(project, monkeypatch):
+    given = {}
+
+    def noted(nb, *_, **settings):
+        given.update(settings)
+        raise RuntimeError
+
+    nb = notebooks.convert(project.book / "one.md")
+    with monkeypatch.context() as patch:
+        patch.setattr(run.papermill, "execute_notebook", noted)
+        with pytest.raises(run.Failed):
+            run.execute(nb, project.book, {})
+    assert min(given["start_timeout"], given["iopub_timeout"]) >= 300
+    assert given["raise_on_iopub_timeout"]  # or a late output would be left out
+    monkeypatch.setattr(run, "PATIENCE", 0)
+    with pytest.raises(run.Failed, match="Kernel didn't respond in 0 seconds"):
+        run.execute(nb, project.book, {})
 
 
 # References
@@ -543,6 +680,63 @@ def test_bootstrap_says_what_is_missing_in_one_line(requires, version, modules, 
 
 def test_bootstrap_parses_on_old_pythons():
     ast.parse((REPOSITORY / "tools" / "bootstrap.py").read_text(), feature_version=(3, 5))
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A folder with what makes an environment, and a finished one that is a mere stamp."""
+    root = tmp_path / "one"
+    (root / "tools").mkdir(parents=True)
+    for name in ("Makefile", "requirements.lock", "pyproject.toml", "tools/bootstrap.py"):
+        shutil.copy2(REPOSITORY / name, root / name)
+    (root / ".venv").mkdir()
+    (root / ".venv" / "of one").touch()
+    stamp = "from tools import bootstrap; open(bootstrap.STAMP, 'w').write(bootstrap.fingerprint())"
+    subprocess.run([sys.executable, "-c", stamp], cwd=root, check=True)
+    return root
+
+
+def up_to_date(root):
+    """Whether `make` and the script both find the environment finished."""
+    asked = "import sys; from tools import bootstrap; sys.exit(not bootstrap.installed())"
+    by_make = subprocess.run(["make", "-q", "env"], cwd=root, check=False).returncode == 0
+    by_script = subprocess.run([sys.executable, "-c", asked], cwd=root, check=False).returncode == 0
+    return by_make, by_script
+
+
+def test_an_environment_belongs_to_the_folder_it_was_made_for(checkout, tmp_path):
+    assert up_to_date(checkout) == (True, True)
+    shutil.copytree(checkout, tmp_path / "two", symlinks=True)
+    assert up_to_date(tmp_path / "two") == (False, False)
+    (tmp_path / "linked").symlink_to(checkout)
+    assert up_to_date(tmp_path / "linked") == (True, True)
+    checkout.rename(tmp_path / "moved")
+    assert up_to_date(tmp_path / "moved") == (False, False)
+
+
+def test_a_stamp_of_before_or_a_damaged_one_is_not_trusted(checkout):
+    stamp = checkout / ".venv" / ".complete"
+    whole = stamp.read_bytes()
+    for content in (whole.splitlines()[0] + b"\n", b"", whole[:-3], b"\xff\xfe"):
+        stamp.write_bytes(content)
+        assert up_to_date(checkout) == (False, False)
+
+
+def test_setting_up_a_copy_leaves_the_linked_environment_alone(checkout, tmp_path):
+    copy = tmp_path / "two"
+    shutil.copytree(checkout, copy, ignore=lambda *_: [".venv"])
+    (copy / ".venv").symlink_to(checkout / ".venv")
+    # Nothing is installed: the environment is made, and pip fails.
+    stub = "import subprocess; from tools import bootstrap; old = subprocess.check_call\n"
+    stub += "def make(command, **_):\n    assert 'venv' in command\n"
+    stub += "    old([*command[:3], '--without-pip', *command[3:]])\n"
+    stub += "def fail(*_): raise subprocess.CalledProcessError(1, 'pip')\n"
+    stub += "subprocess.check_call, bootstrap.pip = make, fail; bootstrap.main()"
+    subprocess.run([sys.executable, "-c", stub], cwd=copy, check=True)
+    assert (checkout / ".venv" / "of one").exists()
+    assert (copy / ".venv" / "pyvenv.cfg").is_file()
+    assert not (copy / ".venv").is_symlink()
+    assert up_to_date(checkout) == (True, True)
 
 
 def test_the_longest_chapters_are_known_by_their_references(tmp_path):

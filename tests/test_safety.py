@@ -16,7 +16,7 @@ from tests.test_structure import files
 from tools import notebooks
 from tools.project import REPOSITORY
 
-SOURCES = sorted(path for folder in ("gmmlib", "tools") for path in (REPOSITORY / folder).glob("*.py"))
+SOURCES = sorted(path for folder in ("gmmlib", "tools") for path in (REPOSITORY / folder).rglob("*.py"))
 CHAPTERS = notebooks.chapters(REPOSITORY / "book")
 
 # Each is a statement, and the rule of ruff that forbids it.

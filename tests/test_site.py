@@ -33,14 +33,14 @@ ADDRESS = "https://github.com/somebody/some-book"
 OCCASION = {"date": "2026-01-02", "commit": "0123456789ab", "seconds": 75, "cores": 2}
 
 
-def make_book(root, address):
+def make_book(root, address, stem="one"):
     """A project of two pages and its published run."""
     project = Project(root)
     for folder in (project.book, project.library):
         folder.mkdir(parents=True)
     project.lock.write_text("numpy==2\n")
     (project.library / "model.py").write_text("x = 1\n")
-    source = project.book / "one.md"
+    source = project.book / f"{stem}.md"
     source.write_text(SOURCE)
     (project.book / "intro.md").write_text("# A book\n\nText.\n")
     (project.book / "references.bib").write_text("")
@@ -51,9 +51,9 @@ def make_book(root, address):
     config["repository"]["url"] = address
     (root / "_config.yml").write_text(yaml.safe_dump(config))
     (root / "_toc.yml").write_text(
-        "format: jb-book\nroot: book/intro\nchapters:\n- file: book/one.ipynb\n- file: genindex\n"
+        f"format: jb-book\nroot: book/intro\nchapters:\n- file: book/{stem}.ipynb\n- file: genindex\n"
     )
-    notebooks.write(run_of(project, source), project.references("paper") / "one.ipynb")
+    notebooks.write(run_of(project, source), project.references("paper") / f"{stem}.ipynb")
     return project
 
 

@@ -263,3 +263,22 @@ def test_the_callback_sees_what_the_trace_holds_and_may_stop():
     _, trace = split_merge.improve(model, x, n_moves=9, random_state=0, callback=look)
     assert len(trace.accepted) == 0
     assert_allclose(seen, np.stack([trace.log_likelihoods, trace.passes], axis=1), rtol=1e-9)
+
+
+@pytest.mark.parametrize("family", ["textures", "blobs"])
+def test_a_gain_of_rounding_is_no_gain(family, monkeypatch):
+    """A move that leads back to the optimum it came from ends a few bits above or below it."""
+    model, x = stuck(family)
+    model.set_params(max_iter=200, init=split_merge.parameters(model)).fit(x)
+    monkeypatch.setattr(split_merge, "promising", lambda *_: ([(0, 1, 2)] * 9, [None] * 4, 0.0))
+    nudges = iter(np.random.default_rng(0).normal(0.0, 1e-12, size=9))
+
+    def back(learned, *_):
+        spread = "spectra" if "spectra" in learned else "covariances"
+        return learned | {spread: learned[spread] * (1 + next(nudges))}
+
+    monkeypatch.setattr(split_merge, "moved", back)
+    found, trace = split_merge.improve(model, x, n_moves=9, n_steps=1, random_state=0)
+    assert len(trace.accepted) == 9
+    assert not trace.accepted.any()
+    assert found is model

@@ -526,7 +526,7 @@ def test_the_messages_of_fit(layers, codes, message):
     [
         ((lowest(), lowest()), 1, "X must hold images in an array of shape (N, H, W); got shape (150, 4)."),
         ((lowest(), upper(), upper(200)), 2, "n_components=200 needs at least as many rows"),
-        ((upper(), upper()), 0, "Found array with dim 3"),
+        ((upper(), upper()), 0, "got shape (150, 4, 5). Images are flattened"),
         ((FrozenEstimator(lowest()),), 0, "This ConvolutionalGMM instance is not fitted yet"),
     ],
 )

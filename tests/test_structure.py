@@ -1,19 +1,22 @@
 """Imports run one way, and no file knows the machine it was written on."""
 
 import ast
+import pkgutil
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
+from setuptools import find_packages
 
 import gmmlib
 from tools.project import REPOSITORY
 
-MODULES = sorted(Path(gmmlib.__file__).parent.glob("*.py"))
+MODULES = sorted(Path(gmmlib.__file__).parent.rglob("*.py"))
 # The modules that may import each of these.
-HOME = {"numba": {"_kernels", "triangular"}, "matplotlib": {"plotting"}}
+HOME = {"numba": {"_compiled", "triangular"}, "matplotlib": {"plotting"}}
 
 # Put together from pieces, so that this file does not hold what it looks for.
 FOLDERS = "|".join(["ho" + "me", "ro" + "ot", "Us" + "ers", "wo" + "rk"])
@@ -43,6 +46,8 @@ def files():
     made = {
         ".venv",
         "_build",
+        "build",
+        "dist",
         "__pycache__",
         ".git",
         ".pytest_cache",
@@ -95,3 +100,15 @@ def test_no_file_holds_a_machine_path_or_a_registry():
         found += [f"{path.relative_to(REPOSITORY)}: {what}" for what in findings(text)]
     assert searched > 20
     assert found == []
+
+
+def test_every_folder_of_the_library_is_a_package_that_a_wheel_holds():
+    """So that the walks over modules, the digest of the library and a wheel see the same files."""
+    folder = Path(gmmlib.__file__).parent
+    pyproject = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
+    include = pyproject["tool"]["setuptools"]["packages"]["find"]["include"]
+    packages = set(find_packages(str(folder.parent), include=include))
+    parts = [path.parent.relative_to(folder.parent).parts for path in MODULES]
+    assert packages == {".".join(part) for part in parts}
+    walked = {module.name for module in pkgutil.walk_packages(gmmlib.__path__, "gmmlib.")}
+    assert len(walked) == len(MODULES) - 1  # not gmmlib itself

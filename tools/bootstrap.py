@@ -12,7 +12,7 @@ import re
 import subprocess
 import sys
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+ROOT = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 VENV = os.path.join(ROOT, ".venv")
 STAMP = os.path.join(VENV, ".complete")
 
@@ -54,14 +54,18 @@ def complaint(version, bounds, modules):
 
 
 def fingerprint():
-    """What the environment was made from: the lock, and the Python that read it."""
-    return "{} {}\n".format(hashlib.sha256(read("requirements.lock")).hexdigest(), sys.version.split()[0])
+    """What the environment was made from, the lock and the Python that read it, and the folder it serves.
+
+    An environment that was copied or moved with its checkout still runs the gmmlib of the first place.
+    """
+    lock = hashlib.sha256(read("requirements.lock")).hexdigest()
+    return "{} {}\n{}\n".format(lock, sys.version.split()[0], ROOT)
 
 
 def installed():
-    """Whether a finished environment of this very lock and Python is there."""
+    """Whether a finished environment of this very lock, Python and folder is there."""
     try:
-        return read(".venv", ".complete").decode() == fingerprint()
+        return read(".venv", ".complete").decode("utf-8", "surrogateescape") == fingerprint()
     except IOError:
         return False
 
@@ -84,6 +88,8 @@ def main():
     try:
         if whole:
             print("setting up .venv from requirements.lock (about a minute)", flush=True)
+            if os.path.islink(VENV):  # what it points to may be the environment of another checkout
+                os.remove(VENV)
             # From scratch: what an earlier lock or an interrupted set-up left behind must not stay.
             subprocess.check_call([sys.executable, "-m", "venv", "--clear", VENV])
             pip("--require-hashes", "-r", "requirements.lock")
@@ -102,8 +108,8 @@ def main():
         print("set-up interrupted; .venv is incomplete and will be made anew", file=sys.stderr)
         return 130
     # Last: without the stamp the next call starts over.
-    with open(STAMP, "w") as stamp:
-        stamp.write(fingerprint())
+    with open(STAMP, "wb") as stamp:
+        stamp.write(fingerprint().encode("utf-8", "surrogateescape"))
     print(".venv is ready" if whole else ".venv is ready (requirements.lock has not changed)")
     return 0
 

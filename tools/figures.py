@@ -11,6 +11,8 @@ RMS difference near 1 of 255 grey levels.
 import base64
 import contextlib
 import io
+import tempfile
+from pathlib import Path
 
 import numpy as np
 from nbval.plugin import IPyNbCell
@@ -18,6 +20,7 @@ from PIL import Image
 
 from tools import kernels
 from tools.notebooks import FIGURES, GALLERY
+from tools.project import PATIENCE, Project
 
 TOLERANCE = 0.5  # RMS over all pixels and channels, in grey levels of 255
 
@@ -59,12 +62,24 @@ def figure_faults(outputs, reference):
 
 
 class ComparedCell(IPyNbCell):
-    """A cell of a reference whose every output is compared."""
+    """A cell of a reference whose every output is compared, and the library it runs on."""
 
     def runtest(self):
+        self.output_timeout = PATIENCE  # nbval's own 5 s from the end of a cell to its output
         super().runtest()
         if self.cell.execution_count is None:
             self.raise_cell_error("the reference was never executed")
+        if complaint := self.complaint():
+            self.raise_cell_error(complaint)
+
+    def complaint(self):
+        """What the kernel has imported by now that is not this project's, in words, or None."""
+        kernel = self.parent.kernel
+        with tempfile.TemporaryDirectory(prefix="gmmlib-") as apart:
+            answer = Path(apart) / "imported.json"
+            asked = kernel.kc.execute(kernels.question(answer), silent=True, store_history=False)
+            kernel.await_reply(asked, timeout=PATIENCE)
+            return kernels.complaint(answer, Project().library)
 
     def compare_outputs(self, test, ref, skip_compare=None):
         # The sample's references are stored without their figures and galleries.
@@ -87,6 +102,8 @@ def pytest_itemcollected(item):
 
 def pytest_configure(config):
     """Start kernels without anybody's personal settings, and with their share of the cores."""
+    if hasattr(config.option, "nbval_kernel_startup_timeout"):
+        config.option.nbval_kernel_startup_timeout = PATIENCE
     at_once = getattr(config.option, "numprocesses", None) or 1  # processes of pytest-xdist inherit it
     settings = contextlib.ExitStack()
     settings.enter_context(kernels.plain_settings(at_once))

@@ -1,7 +1,6 @@
 """The whole book as one PDF, tagged and with an outline, printed by chromium from a single page."""
 
 import re
-import shutil
 
 from tools import browser, polish, site
 
@@ -15,7 +14,12 @@ def make(project, name="published"):
     Returns
     -------
     Path
-        ``_build/<name>/book.pdf``
+        ``_build/<name>/book.pdf``; what stood there before stays until the new one is whole.
+
+    Raises
+    ------
+    tools.site.NotRendered
+        If there is no chromium, or it does not print.
     """
     executable = browser.find()
     if executable is None:
@@ -23,13 +27,11 @@ def make(project, name="published"):
             f"a PDF needs one of {', '.join(browser.NAMES)} (Debian: apt install chromium)"
         )
     build = project.build(name)
-    work, target = build / "pdf", build / "book.pdf"
-    shutil.rmtree(work, ignore_errors=True)
-    site.build(build / "source", work, project.root, "singlehtml")
-    page = single_page(work / "_build" / "singlehtml")
-    print_page(executable, page, target)
-    shutil.rmtree(work)
-    return target
+    with site.workroom(build) as work:
+        site.build(build / "source", work, project.root, "singlehtml")
+        page = single_page(work / "_build" / "singlehtml")
+        print_page(executable, page, work / "book.pdf")
+        return (work / "book.pdf").replace(build / "book.pdf")
 
 
 def single_page(folder):
@@ -43,17 +45,34 @@ def single_page(folder):
 
 def print_page(executable, page, target):
     """One page of HTML to PDF."""
-    with browser.started(executable) as chromium:
-        window = chromium.new_page(offline=True, color_scheme="light")
-        browser.settle(window, page.as_uri())
-        window.pdf(
-            path=target,
-            format="A4",
-            margin=MARGINS,
-            print_background=True,
-            display_header_footer=True,
-            header_template="<span></span>",
-            footer_template=FOOTER,
-            tagged=True,
-            outline=True,
+    from playwright.sync_api import Error
+
+    try:
+        with browser.started(executable) as chromium:
+            window = browser.windows(chromium, color_scheme="light").new_page()
+            browser.settle(window, page.as_uri())
+            window.pdf(
+                path=target,
+                format="A4",
+                margin=MARGINS,
+                print_background=True,
+                display_header_footer=True,
+                header_template="<span></span>",
+                footer_template=FOOTER,
+                tagged=True,
+                outline=True,
+            )
+    except Error as error:
+        raise site.NotRendered(complaint(executable, error)) from error
+
+
+def complaint(executable, error):
+    """One line on why chromium did not print."""
+    from playwright.sync_api import TimeoutError
+
+    if isinstance(error, TimeoutError):
+        return (
+            f"{executable} took more than {browser.PATIENCE} s for one step; "
+            "is the machine busy? make pdf tries again"
         )
+    return f"{executable} did not print the pages: {error.message.strip().splitlines()[0]}"

@@ -7,6 +7,10 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 
 SCALES = ("paper", "sample")
 
+# Seconds that one step of another program may take before it counts as stuck: far more than it needs on a
+# machine that is busy with other work, where a page was seen to take 46.
+PATIENCE = 1800
+
 
 class Project(NamedTuple):
     """The folders of one project; everything made goes under ``_build`` until it is frozen."""

@@ -53,10 +53,10 @@ def source_digest(nb):
 def library_digest(folder):
     """SHA-256 over names and contents of all files of the library that can change a result."""
     total = hashlib.sha256()
-    files = [path for pattern in ("*.py", "*.mplstyle", "*.sha256") for path in folder.glob(pattern)]
+    files = [path for pattern in ("*.py", "*.mplstyle", "*.sha256") for path in folder.rglob(pattern)]
     for path in sorted(files):
         content = hashlib.sha256(path.read_bytes()).hexdigest()
-        total.update(f"{path.name} {content}\n".encode())
+        total.update(f"{path.relative_to(folder).as_posix()} {content}\n".encode())
     return total.hexdigest()
 
 

@@ -1,35 +1,96 @@
 """Run the sample-scale book again under other circumstances, and compare every digit with the first run.
 
 The circumstances are those in which machines differ and results should not: the kernels that OpenBLAS
-picks for a processor, the number of threads, whether compiled code comes from the cache, and nothing at all.
+picks for a processor, the loops that numpy and the C library pick, the processor that numba compiles for,
+the number of threads, the rows handled at a time, whether compiled code comes from the cache, and nothing
+at all.  What this machine cannot try is left out, and said.
 """
 
 import hashlib
 import os
+import platform
 import subprocess
 import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import NamedTuple
+
+from numpy._core import _multiarray_umath as umath
 
 from tools import colophon, figures, kernels, notebooks, provenance, run, site
 
 EPOCH = "1000000000"  # any moment: without a clock, equal runs are equal in every byte
+BLAS = ("Haswell", "SkylakeX", "Zen", "Nehalem")  # the last has neither AVX nor FMA
+C_FEATURES = ("AVX", "AVX2", "AVX512F", "FMA", "FMA4", "AVX2_Usable", "FMA_Usable")  # by old and new names
+# Every model hands its rows out in chunks through one class.
+OTHER_CHUNKS = (
+    "from gmmlib.em import Workers as W; W.__init__ = lambda self, size, old=W.__init__: "
+    "old(self, max(1, size // 7)); del W"
+)
 
 
-def settings(threads=2):
-    """Environment variables of each circumstance, by name; kernels that this processor lacks are left out."""
+class Circumstance(NamedTuple):
+    """Under which a run should give the same digits."""
+
+    variables: dict  # of the environment
+    first: str = ""  # a line of code before each chapter
+
+
+def circumstances(threads=2):
+    """Each circumstance by name, and in words what this machine cannot try."""
     found = {
         "first run": {},
         "again": {},
         "1 thread": dict.fromkeys(kernels.THREADS, "1"),
         f"{threads} threads": dict.fromkeys(kernels.THREADS, str(threads)),
     }
-    for kernel in ("Haswell", "SkylakeX", "Zen"):
+    left_out = []
+    for kernel in BLAS:
         if multiplies(variables := {"OPENBLAS_CORETYPE": kernel}):
             found[kernel] = variables
-    return found | {"no cached code": {"NUMBA_CACHE_DIR": tempfile.mkdtemp(prefix="gmmlib-numba-")}}
+        else:
+            left_out.append(f"{kernel}: OpenBLAS has no such kernel that runs on this processor")
+    found["no cached code"] = {"NUMBA_CACHE_DIR": tempfile.mkdtemp(prefix="gmmlib-numba-")}
+    plain = {
+        "plain C library": plain_c_library(),
+        "plain numpy": plain_numpy(),
+        "plain numba": plain_numba(),
+        "plain BLAS": found.get(BLAS[-1], f"left out, as {BLAS[-1]} is"),
+    }
+    together = {}
+    for name, variables in plain.items():
+        if isinstance(variables, str):
+            left_out.append(f"{name}: {variables}")
+        else:
+            together |= variables
+    found |= {name: plain[name] for name in list(plain)[:-1] if not isinstance(plain[name], str)}
+    everything = {name: Circumstance(variables) for name, variables in found.items()}
+    everything["all plain"] = Circumstance(together)
+    everything["other chunks"] = Circumstance({}, OTHER_CHUNKS)
+    everything["all plain, other chunks"] = Circumstance(together, OTHER_CHUNKS)
+    return everything, left_out
+
+
+def plain_c_library():
+    """Variables that leave the C library's mathematics without FMA and AVX2, or why there are none."""
+    if platform.libc_ver()[0] != "glibc" or platform.machine() not in ("x86_64", "AMD64"):
+        return "only glibc on x86 has other mathematics to choose from"
+    return {"GLIBC_TUNABLES": f"glibc.cpu.hwcaps={','.join(f'-{name}' for name in C_FEATURES)}"}
+
+
+def plain_numpy():
+    """Variables that leave numpy without its wide loops, or why there are none."""
+    chosen = [name for name in umath.__cpu_dispatch__ if umath.__cpu_features__.get(name)]
+    if not chosen:
+        return "numpy has no loops for this processor beside its plain ones"
+    return {"NPY_DISABLE_CPU_FEATURES": " ".join(chosen)}
+
+
+def plain_numba():
+    """Variables that let numba compile for any processor of this kind, into a cache of its own."""
+    return {"NUMBA_CPU_NAME": "generic", "NUMBA_CACHE_DIR": tempfile.mkdtemp(prefix="gmmlib-numba-")}
 
 
 def multiplies(variables):
@@ -83,17 +144,19 @@ def first_difference(found, expected):
     return f"{a[start : start + 80]!r}, not {b[start : start + 80]!r}"
 
 
-def run_book(project, sources, variables, folder):
-    """Run chapters at the sample scale under environment variables; {stem: notebook}, also stored."""
+def run_book(project, sources, circumstance, folder):
+    """Run chapters at the sample scale under a circumstance; {stem: notebook}, also stored."""
+    parameters = provenance.parameters("sample")
 
     def one(source):
-        nb = run.execute(notebooks.convert(source), project.book, provenance.parameters("sample"))
+        nb = notebooks.convert(source)
+        nb = run.execute(nb, project.book, parameters, project.library, circumstance.first)
         notebooks.write(nb, folder / f"{source.stem}.ipynb")
         return source.stem, nb
 
     with (
-        surroundings(variables),
-        kernels.plain_settings(run.AT_ONCE),
+        surroundings(circumstance.variables),
+        kernels.plain_settings(run.AT_ONCE, project.root),
         ThreadPoolExecutor(run.AT_ONCE) as pool,
     ):
         return dict(pool.map(one, sources))
@@ -112,10 +175,12 @@ def check(project, only=()):
     sources = [path for path in notebooks.chapters(project.book) if not only or path.stem in only]
     sources.sort(key=lambda path: run.expected_seconds(references / f"{path.stem}.ipynb"), reverse=True)
     first, rows, moved = None, [], []
-    for name, variables in settings().items():
+    everything, left_out = circumstances()
+    print("".join(f"left out: {line}\n" for line in left_out), end="", flush=True)
+    for name, circumstance in everything.items():
         start = time.monotonic()
         folder = project.build("reproducible") / name.replace(" ", "_")
-        runs = run_book(project, sources, variables, folder)
+        runs = run_book(project, sources, circumstance, folder)
         first = first or runs
         found = {stem: differences(nb, first[stem]) for stem, nb in sorted(runs.items())}
         same_bytes = sum(
@@ -164,8 +229,8 @@ def files(folder):
 def table(rows, count):
     """Circumstance, cells with another digit or figure, and notebooks that agree in every byte."""
     lines = [
-        f"{'circumstance':16s}{'cells that differ':>18s}{'notebooks equal in every byte':>31s}{'seconds':>9s}"
+        f"{'circumstance':24s}{'cells that differ':>18s}{'notebooks equal in every byte':>31s}{'seconds':>9s}"
     ]
     for name, cells, same, seconds in rows:
-        lines.append(f"{name:16s}{cells:18d}{f'{same} of {count}':>31s}{seconds:9.0f}")
+        lines.append(f"{name:24s}{cells:18d}{f'{same} of {count}':>31s}{seconds:9.0f}")
     return "\n".join(lines)

@@ -3,8 +3,10 @@
 import math
 import os
 import re
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import nbformat
 import papermill
@@ -12,6 +14,7 @@ from jupytext.myst import MystMetadataParsingError
 from papermill.exceptions import PapermillExecutionError
 
 from tools import colophon, kernels, notebooks, provenance
+from tools.project import PATIENCE, Project
 
 AT_ONCE = 2  # chapters that run at the same time
 QUIET = ["--IPKernelApp.log_level=CRITICAL"]  # a kernel told to stop reports an interrupt as an error
@@ -21,38 +24,66 @@ class Failed(Exception):
     """A chapter did not run to its end; the text says where and why."""
 
 
-def execute(nb, folder, parameters):
+def execute(nb, folder, parameters, library=None, first=""):
     """Run a notebook in a fresh kernel whose working directory is `folder`; return it normalised.
 
     Under SOURCE_DATE_EPOCH it holds no measured time, so that two runs share every byte.
 
+    Parameters
+    ----------
+    nb : notebook
+    folder : Path
+    parameters : dict
+        What papermill sets.
+    library : Path, optional
+        The folder that gmmlib must come from; this project's by default.
+    first : str
+        Code, in one line, that the kernel runs before the notebook.
+
     Raises
     ------
     Failed
+        If it did not run to its end, or ran on another library or environment than will be recorded.
     """
     if parameters and not notebooks.has_parameters(nb):
         raise Failed("no cell is tagged `parameters`, so the scale cannot be set")
-    try:
-        done = papermill.execute_notebook(
-            nbformat.from_dict(nb),
-            None,
-            parameters=parameters,
-            kernel_name="python3",
-            # Not papermill's `cwd`: it moves this whole process, and another chapter runs in it.
-            resources={"metadata": {"path": str(folder)}},
-            progress_bar=False,
-            extra_arguments=QUIET,
-        )
-    except PapermillExecutionError as error:
-        raise Failed(describe(error)) from error
-    except (RuntimeError, TimeoutError) as error:  # the kernel died, or did not start
-        raise Failed(f"{type(error).__name__}: {error}") from error
+    with tempfile.TemporaryDirectory(prefix="gmmlib-") as apart:
+        answer = Path(apart) / "imported.json"
+        done = nbformat.from_dict(nb)
+        done.cells.append(nbformat.v4.new_code_cell(kernels.question(answer)))
+        done = _executed(done, folder, parameters, first)
+        done.cells.pop()
+        if complaint := kernels.complaint(answer, library or Project().library):
+            raise Failed(complaint)
     notebooks.normalise(done)
     if "SOURCE_DATE_EPOCH" in os.environ:
         notebooks.stop_clocks(done)
     if flaws := notebooks.flaws(done):
         raise Failed("; ".join(flaws))
     return done
+
+
+def _executed(nb, folder, parameters, first):
+    """The notebook with its outputs, as the kernel gave them."""
+    try:
+        return papermill.execute_notebook(
+            nb,
+            None,
+            parameters=parameters,
+            kernel_name="python3",
+            # Not papermill's `cwd`: it moves this whole process, and another chapter runs in it.
+            resources={"metadata": {"path": str(folder)}},
+            progress_bar=False,
+            extra_arguments=[*QUIET, f"--IPKernelApp.exec_lines={[first]!r}"] if first else QUIET,
+            start_timeout=PATIENCE,
+            # By default an output that comes late is left out in silence.
+            iopub_timeout=PATIENCE,
+            raise_on_iopub_timeout=True,
+        )
+    except PapermillExecutionError as error:
+        raise Failed(describe(error)) from error
+    except (RuntimeError, TimeoutError) as error:  # the kernel died, or did not start
+        raise Failed(f"{type(error).__name__}: {error}") from error
 
 
 def describe(error):
@@ -85,7 +116,7 @@ def bring_up_to_date(project, scale):
     # The longest should not be left to the end.
     folder = project.references(scale)
     numbered.sort(key=lambda pair: expected_seconds(folder / f"{pair[1].stem}.ipynb"), reverse=True)
-    with kernels.plain_settings(AT_ONCE), ThreadPoolExecutor(AT_ONCE) as pool:
+    with kernels.plain_settings(AT_ONCE, project.root), ThreadPoolExecutor(AT_ONCE) as pool:
         ran = sum(pool.map(lambda pair: attempt(*pair), numbered))
     failed.sort()
     if failed:
@@ -136,7 +167,7 @@ def update(project, source, scale, path, label):
         reasons = ["what is stored is not a whole notebook"]
     print(f"{label}: running ({', '.join(reasons)})", flush=True)
     start = time.monotonic()
-    done = execute(fresh, project.book, wanted["parameters"])
+    done = execute(fresh, project.book, wanted["parameters"], project.library)
     if provenance.key(project, source, scale) != wanted:
         # Nobody could say which of the two versions these outputs belong to.
         raise Failed("its sources changed while it ran; run it again")

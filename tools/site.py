@@ -6,7 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import yaml
@@ -19,6 +21,8 @@ BANNER = (
     "paper's data. For the paper's scale: make book SCALE=paper."
 )
 
+WORK = "work-"  # how the names of folders begin in which something is being made
+
 
 class NotRendered(Exception):
     """The pages could not be made; the text says why."""
@@ -26,6 +30,8 @@ class NotRendered(Exception):
 
 def render(project, folder, name, scale):
     """Render the notebooks in `folder` with the pages of the book into ``_build/<name>/html``.
+
+    Two at once would write the same files; `tools.locks` makes one wait.
 
     Parameters
     ----------
@@ -45,9 +51,8 @@ def render(project, folder, name, scale):
     """
     start = time.monotonic()
     folders = project.build(name)
-    source, work, html, stamp = (folders / part for part in ("source", "work", "html", "made_from"))
+    source, html, stamp = (folders / part for part in ("source", "html", "made_from"))
     shutil.rmtree(source, ignore_errors=True)
-    shutil.rmtree(work, ignore_errors=True)
     stage(project, folder, source, scale)
     made_from = digest(source, project.library, REPOSITORY / "tools", project.lock)
     if html.exists() and stamp.exists() and stamp.read_text(encoding="utf-8") == made_from:
@@ -55,23 +60,34 @@ def render(project, folder, name, scale):
         return html / "index.html"
     stamp.unlink(missing_ok=True)
     print(f"rendering the {name} pages", flush=True)
-    build(source, work, project.root)
-    new = work / "_build" / "html"
-    polish.polish(new)
-    # Sphinx would offer the notebooks that it read, which end in a table for the page.
-    shutil.copytree(source / "downloads", new / "_sources" / "book", dirs_exist_ok=True)
-    if remote := offline.remote_addresses(new):
-        raise NotRendered("pages would load from a network: " + ", ".join(" ".join(pair) for pair in remote))
-    old = folders / "old"
-    shutil.rmtree(old, ignore_errors=True)
-    if html.exists():
-        html.rename(old)
-    new.rename(html)
-    shutil.rmtree(old, ignore_errors=True)
-    shutil.rmtree(work)
+    with workroom(folders) as work:
+        build(source, work, project.root)
+        new = work / "_build" / "html"
+        polish.polish(new)
+        # Sphinx would offer the notebooks that it read, which end in a table for the page.
+        shutil.copytree(source / "downloads", new / "_sources" / "book", dirs_exist_ok=True)
+        if remote := offline.remote_addresses(new):
+            addresses = ", ".join(" ".join(pair) for pair in remote)
+            raise NotRendered(f"pages would load from a network: {addresses}")
+        old = folders / "old"
+        shutil.rmtree(old, ignore_errors=True)
+        if html.exists():
+            html.rename(old)
+        new.rename(html)
+        shutil.rmtree(old, ignore_errors=True)
     stamp.write_text(made_from, encoding="utf-8")
     print(f"rendered in {time.monotonic() - start:.0f} s: {html / 'index.html'}", flush=True)
     return html / "index.html"
+
+
+@contextmanager
+def workroom(folder):
+    """A folder of its own for one build; a build whose caller was killed may still be writing to another."""
+    for left in sorted(folder.glob(f"{WORK}*")):
+        shutil.rmtree(left, ignore_errors=True)
+    # What cannot be removed now is removed by the next one.
+    with tempfile.TemporaryDirectory(prefix=WORK, dir=folder, ignore_cleanup_errors=True) as name:
+        yield Path(name)
 
 
 def stage(project, folder, source, scale):

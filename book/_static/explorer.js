@@ -147,6 +147,7 @@ document.addEventListener("DOMContentLoaded", () => {
     // Only now that all have their places do they know how wide they are.
     for (const [n, [, trace, xlabel, ylabel]] of plots.entries()) {
       const axis = { color: ink, gridcolor: "rgb(128 128 128 / 30%)", zeroline: false, fixedrange: true };
+      axis.automargin = true; // numbers are as wide as the fonts of the machine make them
       const layout = {
         xaxis: { ...axis, title: { text: xlabel }, type: trace.type === "bar" ? "category" : "linear" },
         yaxis: { ...axis, title: { text: ylabel } },
