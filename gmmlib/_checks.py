@@ -36,16 +36,28 @@ def positive_integer(value, name):
 
 def non_negative(value, name):
     """Return a finite real number >= 0 as float."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value <= sys.float_info.max:
+    number = _number(value)
+    if not 0 <= number < np.inf:
         raise ValueError(f"{name} must be a finite number >= 0; got {value!r}.")
-    return float(value)
+    return number
 
 
 def positive(value, name):
     """Return a finite real number > 0 as float."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 < value <= sys.float_info.max:
+    number = _number(value)
+    if not 0 < number < np.inf:
         raise ValueError(f"{name} must be a finite number > 0; got {value!r}.")
-    return float(value)
+    return number
+
+
+def _number(value):
+    """A real number as float; NaN for anything else, and for integers beyond all floats."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        return np.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return np.nan
 
 
 def truth(value, name):

@@ -14,7 +14,8 @@ from sklearn.utils import get_tags
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter, validate_data
 
-from gmmlib import _checks, _contents, posterior, storage
+from gmmlib import _checks, _contents, posterior
+from gmmlib.base import BayesRule
 from gmmlib.convolutional import ConvolutionalGMM
 from gmmlib.full import FullGMM
 from gmmlib.stack import StackedGMM
@@ -27,7 +28,7 @@ LEARNED = {
 }
 
 
-class GenerativeClassifier(ClassifierMixin, BaseEstimator):
+class GenerativeClassifier(ClassifierMixin, BayesRule, BaseEstimator):
     r"""Classifier by Bayes' rule from one density a class.
 
     .. math:: p(c \mid x) = \frac{\pi_c \, p(x \mid c)}{\sum_b \pi_b \, p(x \mid b)}
@@ -141,38 +142,10 @@ class GenerativeClassifier(ClassifierMixin, BaseEstimator):
         odds = posterior.log_odds(self.log_joint(X))
         return odds[:, 1] if len(self.classes_) == 2 else odds
 
-    def predict(self, X):
-        """Most probable class of each row, (N,); the first in `classes_` among equals."""
-        best = self.log_joint(X).argmax(axis=1)
-        return self.classes_[best]
-
-    def predict_proba(self, X):
-        """Posterior of each class, (N, C); rows sum to 1."""
-        return posterior.proba(self.log_joint(X))
-
-    def predict_log_proba(self, X):
-        """Log posteriors, (N, C), accurate even where the posterior rounds to 1."""
-        return posterior.log_proba(self.log_joint(X))
-
     def mixture(self):
         """All components of all classes as one mixture: `mixture_of` priors and densities."""
         check_is_fitted(self)
         return mixture_of(self.priors_, self.densities_)
-
-    def save(self, path):
-        """Write the fitted classifier to one npz file, whole or not at all.
-
-        Densities must be `ConvolutionalGMM`, `FullGMM` or `StackedGMM`; ValueError otherwise.
-        """
-        storage.write(path, type(self).__name__, *self._state())
-
-    @classmethod
-    def load(cls, path):
-        """Read a classifier that `save` wrote; `gmmlib.storage.ModelFileError` if the file is not one.
-
-        Starts, random states and callbacks are not part of a file.
-        """
-        return storage.load(path, cls)
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "densities_")

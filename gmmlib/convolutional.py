@@ -14,13 +14,13 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import fft
-from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from gmmlib import _checks, _contents, checkpoint, online, posterior, storage
+from gmmlib.base import Mixture, OfImages, Scoring
 from gmmlib.checkpoint import Checkpoint
-from gmmlib.em import Mechanism, Saved, Workers, em, record
+from gmmlib.em import Mechanism, Saved, Workers, record
 from gmmlib.spectrum import fold, powers, unfold
 
 EMPTY = 1e-10  # share of the weight below which a component has no images left
@@ -149,7 +149,7 @@ def _expected(parameters):
     return Statistics(weights, weights[:, None] * spectra, 0.0, 1.0)
 
 
-class ConvolutionalGMM(DensityMixin, BaseEstimator):
+class ConvolutionalGMM(OfImages, Mixture):
     """Gaussian mixture with circulant covariances, fitted to images by EM in the Fourier domain.
 
     Parameters
@@ -281,22 +281,15 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
             P = _all_powers(X, layout, workers)
             self._check_variance(P, weight, layout)
             start = self._start(P, weight, layout) if saved is None else saved
-            parameters, trace = em(
+            self._run_em(
                 start,
                 lambda parameters: self._e_step(parameters, P, weight, layout, workers, mechanism),
                 self._m_step,
-                max_iter=self.max_iter,
-                tol=self.tol,
+                lambda parameters: self._set(layout, parameters),
+                file=file,
+                pack=Statistics._asdict,
                 mechanism=mechanism,
-                callback=self._callback(layout),
-                save=file.writer(Statistics._asdict, mechanism),
-                progress=self.progress,
             )
-            if not trace.interrupted:
-                file.remove()
-        self._set(layout, parameters)
-        record(self, trace.log_likelihoods, trace.converged)
-        trace.pass_on_interrupt()
         return self
 
     def partial_fit(self, X, y=None, sample_weight=None):
@@ -349,78 +342,24 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
         self.n_iter_ = steps + 1
         return self
 
-    def log_joint(self, X):
-        """Log weight plus log density of each image under each component, (N, K), nats.
-
-        Takes images (N, H, W) of the size fitted on; ValueError otherwise.
-        """
+    def n_parameters(self):
+        """Free parameters: weights and the distinct powers of each spectrum."""
         check_is_fitted(self)
-        return self._by_chunk(X, lambda joint: joint, per_component=True)
+        return len(self.weights_) * (1 + len(self._layout.bins)) - 1
 
-    def score_samples(self, X):
-        """Log-likelihood of each image, (N,), nats; memory does not grow with N."""
-        return self._by_chunk(X, posterior.evidence)
+    def _scoring(self, X, everything):
+        """How `Mixture` scores images: one product of their powers per chunk."""
+        X, layout = self._images(X), self._layout
+        slope, constant = coefficients(self._parameters, layout.multiplicity)
+        return Scoring(
+            len(X), len(constant), lambda rows: powers(X[rows], layout) @ slope + constant, self.chunk_size
+        )
 
-    def score(self, X, y=None):
-        """Mean log-likelihood, nats an image."""
-        return float(self.score_samples(X).mean())
-
-    def predict(self, X):
-        """Most probable component of each image, (N,); the lowest index among equals."""
-        return self._by_chunk(X, lambda joint: joint.argmax(axis=1), dtype=np.intp)
-
-    def predict_proba(self, X):
-        """Posterior of each component, (N, K); rows sum to 1."""
-        return self._by_chunk(X, posterior.proba, per_component=True)
-
-    def predict_log_proba(self, X):
-        """Log posteriors, (N, K), accurate even where the posterior rounds to 1."""
-        return self._by_chunk(X, posterior.log_proba, per_component=True)
-
-    def sample(self, n_samples=1, random_state=None):
-        """Draw images.
-
-        Parameters
-        ----------
-        n_samples : int
-        random_state : int, Generator, RandomState or None
-
-        Returns
-        -------
-        X : ndarray, (n_samples, H, W)
-            Grouped by component, as scikit-learn's mixtures do.
-        labels : ndarray, (n_samples,)
-            The component each came from.
-        """
-        check_is_fitted(self)
-        n_samples = _checks.positive_integer(n_samples, "n_samples")
-        rng = _checks.generator(random_state)
-        counts = rng.multinomial(n_samples, self.weights_)
-        labels = np.repeat(np.arange(len(counts)), counts)
-        return self._drawn(labels, rng), labels
-
-    def sample_components(self, labels, random_state=None):
-        """Draw an image from each of the components `labels`, integers (N,): images (N, H, W)."""
-        check_is_fitted(self)
-        labels = _checks.components(labels, len(self.weights_))
-        return self._drawn(labels, _checks.generator(random_state))
-
-    def _drawn(self, labels, rng):
+    def _draw(self, labels, rng):
+        """Draw an image from each of the components `labels` (N,): (N, H, W)."""
         # White noise shaped by the square root of the spectrum has exactly the circulant covariance.
         noise = fft.rfft2(rng.standard_normal((len(labels), *self.image_shape_)))
         return fft.irfft2(noise * np.sqrt(self.spectra_)[labels], s=self.image_shape_)
-
-    def save(self, path):
-        """Write the fitted model to an npz file, whole or not at all."""
-        storage.write(path, type(self).__name__, *self._state())
-
-    @classmethod
-    def load(cls, path):
-        """Read a model that `save` wrote; `gmmlib.storage.ModelFileError` if the file is not one.
-
-        The start, the random state and the callback are not part of a file.
-        """
-        return storage.load(path, cls)
 
     _array_names = ("weights", "spectra", "log_likelihoods", "converged", "n_iter", "image_shape")
 
@@ -456,15 +395,6 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
         check_is_fitted(self)
         return np.divide(1.0, self.spectra_, out=np.zeros_like(self.spectra_), where=self.spectra_ > 0)
 
-    def __sklearn_is_fitted__(self):
-        return hasattr(self, "weights_")
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.input_tags.three_d_array = True
-        return tags
-
     def _check_settings(self):
         _checks.positive_integer(self.n_components, "n_components")
         _checks.truth(self.zero_mean_patches, "zero_mean_patches")
@@ -487,20 +417,6 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
     def _images(self, X):
         check_is_fitted(self)
         return _checks.images(X, shape=self.image_shape_)
-
-    def _by_chunk(self, X, function, *, per_component=False, dtype=np.float64):
-        """Fill an array (N,) or (N, K) with a function of the log joints of each chunk."""
-        X = self._images(X)
-        layout = self._layout
-        slope, constant = coefficients(self._parameters, layout.multiplicity)
-
-        def evaluate(rows):
-            joint = powers(X[rows], layout) @ slope + constant
-            return function(_checks.log_joints(joint, rows.start))
-
-        with self._workers() as workers:
-            shape = (len(X), len(constant)) if per_component else len(X)
-            return workers.fill(evaluate, np.empty(shape, dtype=dtype))
 
     @property
     def _layout(self):
@@ -597,14 +513,3 @@ class ConvolutionalGMM(DensityMixin, BaseEstimator):
                 "components."
             )
         return parameters
-
-    def _callback(self, layout):
-        if self.callback is None:
-            return None
-
-        def report(parameters, log_likelihoods):
-            self._set(layout, parameters)
-            record(self, log_likelihoods)
-            return self.callback(self, len(log_likelihoods) - 1)
-
-        return report

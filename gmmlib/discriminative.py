@@ -36,7 +36,8 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
-from gmmlib import _checks, _contents, _interrupts, _kernels, convolutional, posterior, storage
+from gmmlib import _checks, _contents, _interrupts, _kernels, convolutional, storage
+from gmmlib.base import BayesRule, OfImages
 from gmmlib.convolutional import ConvolutionalGMM, Parameters, coefficients
 from gmmlib.em import Workers
 from gmmlib.spectrum import fold, powers
@@ -187,7 +188,7 @@ def maximise(logits, filters, function, highest, max_iter, report=None):
     return *unpack(found.x), np.array(trace)
 
 
-class DiscriminativeGMM(ClassifierMixin, BaseEstimator):
+class DiscriminativeGMM(OfImages, ClassifierMixin, BayesRule, BaseEstimator):
     """A convolutional mixture a class, classified by Bayes' rule and trained for it.
 
     Parameters
@@ -320,19 +321,6 @@ class DiscriminativeGMM(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         return self.mixture_.score_samples(X)
 
-    def predict(self, X):
-        """Most probable class of each image, (N,)."""
-        best = self.log_joint(X).argmax(axis=1)
-        return self.classes_[best]
-
-    def predict_proba(self, X):
-        """Posterior of each class, (N, C); rows sum to 1."""
-        return posterior.proba(self.log_joint(X))
-
-    def predict_log_proba(self, X):
-        """Log posterior of each class, (N, C)."""
-        return posterior.log_proba(self.log_joint(X))
-
     @property
     def weights_(self):
         """Joint weights of class and component, (C, K)."""
@@ -350,18 +338,6 @@ class DiscriminativeGMM(ClassifierMixin, BaseEstimator):
         """Power spectra of the whitening filters, (C, K, H, W//2 + 1)."""
         check_is_fitted(self)
         return self._by_class(self.mixture_.filters_)
-
-    def save(self, path):
-        """Write the fitted model to an npz file, whole or not at all; its classes must be numbers."""
-        storage.write(path, type(self).__name__, *self._state())
-
-    @classmethod
-    def load(cls, path):
-        """Read a model that `save` wrote; `gmmlib.storage.ModelFileError` if the file is not one.
-
-        The random state and the callback are not part of a file.
-        """
-        return storage.load(path, cls)
 
     _array_names = ("classes", "weights", "spectra", "objectives", "image_shape")
 
@@ -401,12 +377,6 @@ class DiscriminativeGMM(ClassifierMixin, BaseEstimator):
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "mixture_")
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.input_tags.three_d_array = True
-        return tags
 
     def _check_settings(self):
         for name in ("n_components", "max_iter", "em_iter", "chunk_size"):

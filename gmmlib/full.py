@@ -1,15 +1,15 @@
 """The estimator of mixtures of Gaussians with full covariances; its steps are in `gmmlib.full_em`."""
 
 import numpy as np
-from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from gmmlib import _checks, _contents, full_em, missing, online, posterior, storage, whitening
+from gmmlib import _checks, _contents, full_em, missing, online, whitening
+from gmmlib.base import Mixture, Scoring
 from gmmlib.checkpoint import Checkpoint
-from gmmlib.em import Mechanism, Saved, Workers, em, record
+from gmmlib.em import Mechanism, Saved, Workers, record
 
 
-class FullGMM(DensityMixin, BaseEstimator):
+class FullGMM(Mixture):
     """Gaussian mixture with full covariances, fitted by exact EM.
 
     The answers are those of scikit-learn's ``GaussianMixture(covariance_type="full")`` from the same
@@ -167,49 +167,20 @@ class FullGMM(DensityMixin, BaseEstimator):
             most = len(start["weights"]) if warm else self.n_components
             state = file.read(lambda state: full_em.check_state(state, weight, most))
             run = full_em.Run(self, X, weight, workers, None if state else start)
-            parameters, trace = em(
+            self._run_em(
                 Saved(run.resume(state, file), state.log_likelihoods) if state else run.start(),
                 run.e_step,
                 run.m_step,
-                max_iter=self.max_iter,
-                tol=self.tol,
+                lambda parameters: self._put(run, parameters),
+                file=file,
+                pack=run.state,
                 mechanism=run.mechanism,
-                callback=self._callback(run),
-                save=file.writer(run.state, run.mechanism),
-                progress=self.progress,
                 pruned=lambda: len(run.counts) > 1 and run.counts[-1] < run.counts[-2],
             )
-            run.release()
-            self._set(run.unturned(parameters))
-            if not trace.interrupted:
-                file.remove()
-        record(self, trace.log_likelihoods, trace.converged)
+
+    def _put(self, run, parameters):
+        self._set(run.unturned(parameters))
         self.component_counts_ = np.array(run.counts)
-        trace.pass_on_interrupt()
-
-    def log_joint(self, X):
-        """Log weight plus log density of each sample under each component, (N, K), nats."""
-        return self._by_chunk(X, lambda joint: joint, per_component=True, everything=True)
-
-    def score_samples(self, X):
-        """Log-likelihood of each sample, (N,), nats; memory does not grow with N."""
-        return self._by_chunk(X, lambda joint: full_em.normalised(joint)[1])
-
-    def score(self, X, y=None):
-        """Mean log-likelihood, nats a sample."""
-        return float(self.score_samples(X).mean())
-
-    def predict(self, X):
-        """Most probable component of each sample, (N,); the lowest index among equals."""
-        return self._by_chunk(X, lambda joint: joint.argmax(axis=1), dtype=np.int64)
-
-    def predict_proba(self, X):
-        """Posterior of each component, (N, K); exactly 0 where it is below exp(-40)."""
-        return self._by_chunk(X, lambda joint: full_em.normalised(joint)[0], per_component=True)
-
-    def predict_log_proba(self, X):
-        """Log posteriors, (N, K), accurate even where the posterior rounds to 1."""
-        return self._by_chunk(X, posterior.log_proba, per_component=True, everything=True)
 
     def partial_fit(self, X, y=None, sample_weight=None):
         """Take one step of online EM on a batch of samples.
@@ -310,26 +281,7 @@ class FullGMM(DensityMixin, BaseEstimator):
             self._data(X, missing=True), self.weights_, self.means_, self.covariances_, n_samples, rng
         )
 
-    def fit_predict(self, X, y=None, sample_weight=None):
-        """Fit, and return the most probable component of each sample, (N,)."""
-        return self.fit(X, sample_weight=sample_weight).predict(X)
-
-    def sample(self, n_samples=1, random_state=None):
-        """Draw samples: X (n_samples, D), grouped by component, and the component of each (n_samples,)."""
-        check_is_fitted(self)
-        n_samples = _checks.positive_integer(n_samples, "n_samples")
-        rng = _checks.generator(random_state)
-        counts = rng.multinomial(n_samples, self.weights_)
-        labels = np.repeat(np.arange(len(counts)), counts)
-        return self._drawn(labels, rng), labels
-
-    def sample_components(self, labels, random_state=None):
-        """Draw a sample from each of the components `labels`, integers (N,): X (N, D)."""
-        check_is_fitted(self)
-        labels = _checks.components(labels, len(self.weights_))
-        return self._drawn(labels, _checks.generator(random_state))
-
-    def _drawn(self, labels, rng):
+    def _draw(self, labels, rng):
         X = rng.standard_normal((len(labels), self.n_features_in_))
         for k in np.unique(labels):
             X[labels == k] = X[labels == k] @ np.linalg.cholesky(self.covariances_[k]).T + self.means_[k]
@@ -342,15 +294,6 @@ class FullGMM(DensityMixin, BaseEstimator):
         means = n_components * dimension if self.means == "free" else 0
         return n_components - 1 + means + n_components * dimension * (dimension + 1) // 2
 
-    def aic(self, X):
-        """Akaike's criterion of the samples X, in nats times two; lower is better."""
-        return -2 * self.score_samples(X).sum() + 2 * self.n_parameters()
-
-    def bic(self, X):
-        """Schwarz's criterion of the samples X, in nats times two; lower is better."""
-        scores = self.score_samples(X)
-        return -2 * scores.sum() + self.n_parameters() * np.log(len(scores))
-
     @property
     def precisions_cholesky_(self):
         """Upper triangular factors of the precisions, (K, D, D)."""
@@ -361,18 +304,6 @@ class FullGMM(DensityMixin, BaseEstimator):
     def precisions_(self):
         """Inverse covariances, (K, D, D)."""
         return np.stack([factor @ factor.T for factor in self.precisions_cholesky_])
-
-    def save(self, path):
-        """Write the fitted model to an npz file, whole or not at all."""
-        storage.write(path, type(self).__name__, *self._state())
-
-    @classmethod
-    def load(cls, path):
-        """Read a model that `save` wrote; `gmmlib.storage.ModelFileError` if the file is not one.
-
-        The start, the random state and the callback are not part of a file.
-        """
-        return storage.load(path, cls)
 
     _array_names = (
         "weights",
@@ -416,9 +347,6 @@ class FullGMM(DensityMixin, BaseEstimator):
         n_values = len(model.log_likelihoods_)
         model.component_counts_ = full_em.given_counts(counts, n_values, n_components, name)
         return model
-
-    def __sklearn_is_fitted__(self):
-        return hasattr(self, "weights_")
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -496,18 +424,6 @@ class FullGMM(DensityMixin, BaseEstimator):
         self._scorer = []  # a list, so that scoring leaves the attributes as they are
         self._online = None  # moments of other parameters
 
-    def _callback(self, run):
-        if self.callback is None:
-            return None
-
-        def report(parameters, log_likelihoods):
-            self._set(run.unturned(parameters))
-            record(self, log_likelihoods)
-            self.component_counts_ = np.array(run.counts)
-            return self.callback(self, len(log_likelihoods) - 1)
-
-        return report
-
     def _parameters(self):
         """The learned parameters in axes that suit the search: a function of the public ones alone."""
         learned = self._learned()
@@ -525,22 +441,27 @@ class FullGMM(DensityMixin, BaseEstimator):
         for values in getattr(self, "_own", ()):
             values.flags.writeable = False
 
-    def _by_chunk(self, X, function, *, per_component=False, dtype=np.float64, everything=False):
-        X = self._data(X, missing=True)
-        parameters = self._parameters()
+    @staticmethod
+    def _evidence(joint):
+        return full_em.normalised(joint)[1]
 
-        def evaluate(rows):
+    @staticmethod
+    def _posteriors(joint):
+        return full_em.normalised(joint)[0]
+
+    def _scoring(self, X, everything):
+        """How `Mixture` scores samples; unless `everything`, far components of a sample may be dropped."""
+        X, parameters = self._data(X, missing=True), self._parameters()
+
+        def log_joint(rows):
             if self.allow_missing and np.isnan(X[rows]).any():
                 samples = np.asarray(X[rows], dtype=np.float64)
-                joint = missing.log_joint(samples, self.weights_, self.means_, self.covariances_)
-            else:
-                Y = parameters.axes.turn(X[rows])
-                joint = whitening.log_joint(Y, parameters.whiteners, everything=everything)
-            return function(_checks.log_joints(joint, rows.start))
+                return missing.log_joint(samples, self.weights_, self.means_, self.covariances_)
+            return whitening.log_joint(
+                parameters.axes.turn(X[rows]), parameters.whiteners, everything=everything
+            )
 
-        with self._workers() as workers:
-            shape = (len(X), len(self.weights_)) if per_component else len(X)
-            return workers.fill(evaluate, np.empty(shape, dtype=dtype))
+        return Scoring(len(X), len(self.weights_), log_joint, self.chunk_size)
 
 
 NOT_IN_FIT = (

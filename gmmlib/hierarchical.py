@@ -29,8 +29,9 @@ from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils.validation import check_is_fitted
 
 from gmmlib import _checks, _contents, _kernels, convolutional, posterior, storage
+from gmmlib.base import LearnedByEM
 from gmmlib.convolutional import ConvolutionalGMM
-from gmmlib.em import Workers, em, record
+from gmmlib.em import Workers
 from gmmlib.spectrum import fold, powers, unfold
 
 UNDERFLOW = 600.0  # nats below which a product of densities over their largest may leave float64
@@ -179,7 +180,7 @@ def given(mapping, n_top, n_components, layout, name):
     return Parameters(arrays["top_weights"], arrays["conditionals"], spectra)
 
 
-class HierarchicalGMM(DensityMixin, BaseEstimator):
+class HierarchicalGMM(LearnedByEM, DensityMixin, BaseEstimator):
     """Mixture of top components over groups of images, each a mixture of shared stationary Gaussians.
 
     Parameters
@@ -303,18 +304,12 @@ class HierarchicalGMM(DensityMixin, BaseEstimator):
             )
             views, view_weight = P.reshape(-1, P.shape[2]), np.repeat(weight, P.shape[1])
             lower._check_variance(views, view_weight, layout)
-            parameters, trace = em(
+            self._run_em(
                 self._start(lower, P, views, weight, view_weight, layout),
                 self._e_step(P, weight, layout, workers),
                 lambda found: m_step(*found, self.variance_floor),
-                max_iter=self.max_iter,
-                tol=self.tol,
-                callback=self._callback(layout),
-                progress=self.progress,
+                lambda parameters: self._set(layout, parameters),
             )
-        self._set(layout, parameters)
-        record(self, trace.log_likelihoods, trace.converged)
-        trace.pass_on_interrupt()
         return self
 
     def log_joint(self, X):
@@ -330,7 +325,7 @@ class HierarchicalGMM(DensityMixin, BaseEstimator):
         return self._by_chunk(X, lambda found: found.evidence)
 
     def score(self, X, y=None):
-        """Mean log-likelihood, nats a group."""
+        """Mean log-likelihood, nats per group."""
         return float(self.score_samples(X).mean())
 
     def predict(self, X):
@@ -378,18 +373,6 @@ class HierarchicalGMM(DensityMixin, BaseEstimator):
         lower = (upto <= height).sum(axis=2)
         noise = fft.rfft2(rng.standard_normal((n_samples, n_views, *self.image_shape_)))
         return fft.irfft2(noise * np.sqrt(self.spectra_)[lower], s=self.image_shape_), top, lower
-
-    def save(self, path):
-        """Write the fitted model to an npz file, whole or not at all."""
-        storage.write(path, type(self).__name__, *self._state())
-
-    @classmethod
-    def load(cls, path):
-        """Read a model that `save` wrote; `gmmlib.storage.ModelFileError` if the file is not one.
-
-        The start, the random state and the callback are not part of a file.
-        """
-        return storage.load(path, cls)
 
     _array_names = (
         "top_weights",
@@ -506,17 +489,6 @@ class HierarchicalGMM(DensityMixin, BaseEstimator):
         self.top_weights_ = parameters.top_weights
         self.conditionals_ = parameters.conditionals
         self.spectra_ = unfold(parameters.spectra, layout)
-
-    def _callback(self, layout):
-        if self.callback is None:
-            return None
-
-        def report(parameters, log_likelihoods):
-            self._set(layout, parameters)
-            record(self, log_likelihoods)
-            return self.callback(self, len(log_likelihoods) - 1)
-
-        return report
 
     def _by_chunk(self, X, function, *shape):
         """One row a group of what `function` makes of the posteriors."""

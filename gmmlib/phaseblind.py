@@ -28,10 +28,10 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy import fft
-from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils.validation import check_is_fitted
 
-from gmmlib import _checks, _contents, posterior, storage
+from gmmlib import _checks, _contents, storage
+from gmmlib.base import Mixture, OfImages
 from gmmlib.em import Workers
 from gmmlib.full import FullGMM
 from gmmlib.spectrum import fold, powers, unfold
@@ -149,7 +149,7 @@ def coordinates(X, frame):
     return turned[:, : own.n_axes], of_rest + log_volume(u, own.scale, layout.multiplicity, own.softness)
 
 
-class PhaseBlindGMM(DensityMixin, BaseEstimator):
+class PhaseBlindGMM(OfImages, Mixture):
     """Gaussian mixture over amplitude spectra with uniform phases: an exact density over pixels.
 
     Parameters
@@ -223,35 +223,18 @@ class PhaseBlindGMM(DensityMixin, BaseEstimator):
         self._set(layout, own, mixture)
         return self
 
-    def log_joint(self, X):
-        """Log weight plus log density of each image under each component, (N, K), nats."""
-        return self._by_chunk(X, lambda joint: joint, per_component=True)
+    @property
+    def weights_(self):
+        """Mixing weights, (K,)."""
+        return self.mixture_.weights_
 
-    def score_samples(self, X):
-        """Log-likelihood of each image, (N,), nats."""
-        return self._by_chunk(X, posterior.evidence)
-
-    def score(self, X, y=None):
-        """Mean log-likelihood, nats an image."""
-        return float(self.score_samples(X).mean())
-
-    def predict(self, X):
-        """Most probable component of each image, (N,); the lowest index among equals."""
-        return self._by_chunk(X, lambda joint: joint.argmax(axis=1), dtype=np.intp)
-
-    def predict_proba(self, X):
-        """Posterior of each component, (N, K); rows sum to 1."""
-        return self._by_chunk(X, posterior.proba, per_component=True)
-
-    def predict_log_proba(self, X):
-        """Log posteriors, (N, K), accurate even where the posterior rounds to 1."""
-        return self._by_chunk(X, posterior.log_proba, per_component=True)
-
-    def sample(self, n_samples=1, random_state=None):
-        """Draw images (n_samples, H, W), grouped by component, and the component of each (n_samples,)."""
+    def n_parameters(self):
+        """Free parameters of the mixture over the leading coordinates."""
         check_is_fitted(self)
-        rng = _checks.generator(random_state)
-        lead, labels = self.mixture_.sample(n_samples, rng)
+        return self.mixture_.n_parameters()
+
+    def _draw(self, labels, rng):
+        lead, n_samples = self.mixture_.sample_components(labels, rng), len(labels)
         scale, centre, axes, rest, softness = self.frame_
         turned = np.hstack([lead, np.sqrt(rest) * rng.standard_normal((n_samples, len(rest)))])
         y = turned @ axes.T + centre
@@ -259,19 +242,7 @@ class PhaseBlindGMM(DensityMixin, BaseEstimator):
         amplitudes = unfold(u * scale, self._layout)
         # White noise has uniform phases with the symmetry of a real image: only its amplitudes are replaced.
         noise = fft.rfft2(rng.standard_normal((n_samples, *self.image_shape_)), norm="ortho")
-        return fft.irfft2(noise / np.abs(noise) * amplitudes, s=self.image_shape_, norm="ortho"), labels
-
-    def save(self, path):
-        """Write the fitted model to an npz file, whole or not at all."""
-        storage.write(path, type(self).__name__, *self._state())
-
-    @classmethod
-    def load(cls, path):
-        """Read a model that `save` wrote; `gmmlib.storage.ModelFileError` if the file is not one.
-
-        The start and the random state are not part of a file.
-        """
-        return storage.load(path, cls)
+        return fft.irfft2(noise / np.abs(noise) * amplitudes, s=self.image_shape_, norm="ortho")
 
     _array_names = ("image_shape", *FRAME_ARRAYS, *FullGMM._array_names)
 
@@ -304,12 +275,6 @@ class PhaseBlindGMM(DensityMixin, BaseEstimator):
     def __sklearn_is_fitted__(self):
         return hasattr(self, "mixture_")
 
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.input_tags.three_d_array = True
-        return tags
-
     @property
     def _layout(self):
         return fold(self.image_shape_)
@@ -332,8 +297,8 @@ class PhaseBlindGMM(DensityMixin, BaseEstimator):
         self.frame_ = frame
         self.mixture_ = mixture
 
-    def _by_chunk(self, X, function, *, per_component=False, dtype=np.float64):
-        """Fill an array (N,) or (N, K) with a function of the log joints of each chunk."""
+    def _by_chunk(self, X, function, *, per_component=False, dtype=np.float64, everything=True):
+        """One chunk after another: the threads are inside, in the coordinates and in the mixture."""
         check_is_fitted(self)
         X = _checks.images(X, shape=self.image_shape_)
         columns = (len(self.mixture_.weights_),) if per_component else ()

@@ -14,7 +14,8 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
-from gmmlib import _checks, posterior, storage
+from gmmlib import _checks, posterior
+from gmmlib.base import Stored
 from gmmlib.convolutional import ConvolutionalGMM
 from gmmlib.full import FullGMM
 
@@ -125,7 +126,7 @@ def _refuse_infinite(values, expected):
         )
 
 
-class StackedGMM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class StackedGMM(Stored, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Mixtures on top of each other, fitted from the lowest up, each to the code of the one below.
 
     Parameters
@@ -265,21 +266,6 @@ class StackedGMM(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimato
         for layer, kind in zip(self.layers_[-2::-1], self.codes_[-2::-1], strict=True):
             X = layer.sample_components(posterior.draw(decode(X, kind), rng), rng)
         return X, labels
-
-    def save(self, path):
-        """Write the fitted stack to one npz file, whole or not at all.
-
-        Layers must be `ConvolutionalGMM` or `FullGMM`, frozen or not; ValueError otherwise.
-        """
-        storage.write(path, type(self).__name__, *self._state())
-
-    @classmethod
-    def load(cls, path):
-        """Read a stack that `save` wrote; `gmmlib.storage.ModelFileError` if the file is not one.
-
-        Starts, random states, callbacks and whether a layer was frozen are not part of a file.
-        """
-        return storage.load(path, cls)
 
     def get_params(self, deep=True):
         """Settings; with `deep` also the layers as ``layer0``, ``layer1``... and theirs, ``layer0__tol``."""

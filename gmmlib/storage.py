@@ -169,8 +169,6 @@ def read(path, kind, names):
             members = _members(file)
             header = json.loads(str(_array(file, "header", members.pop("header"))))
             found = header["kind"], header["format"], header["settings"]
-            if not isinstance(found[2], dict):
-                raise ValueError("settings without names")
         except Exception as error:  # what is damaged raises nearly anything
             raise _unreadable(path, kind, error) from error
         if found[0] != kind:

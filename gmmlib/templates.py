@@ -18,17 +18,18 @@ Both M-steps are closed: a template is the mean of the images shifted back, a sp
 less the template's.  Without templates this is `gmmlib.ConvolutionalGMM`.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 from scipy import fft
-from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from gmmlib import _checks, _contents, _kernels, checkpoint, convolutional, posterior, storage
+from gmmlib.base import Mixture, OfImages, Scoring
 from gmmlib.checkpoint import Checkpoint
-from gmmlib.em import Saved, Workers, em, record
+from gmmlib.em import Saved, Workers
 from gmmlib.spectrum import fold, powers, unfold
 
 TRIPLES = 2**19  # (image, component, shift) triples at a time by one thread: 4 MB
@@ -251,7 +252,7 @@ def given(mapping, n_components, layout, name):
     return Parameters(weights, arrays["means"], spectra)
 
 
-class TransformedGMM(DensityMixin, BaseEstimator):
+class TransformedGMM(OfImages, Mixture):
     """Gaussian mixture whose components have a template under an unknown circular shift, fitted by EM.
 
     The shift is summed over, so a density is the same wherever the template lies (as long as all shifts
@@ -372,57 +373,17 @@ class TransformedGMM(DensityMixin, BaseEstimator):
         _checks.enough_rows(weight, self.n_components)
         layout, shifts = fold(X.shape[1:]), self._window(X.shape[1:])
         file = Checkpoint(self, X, weight)
-        with file, self._workers(self.n_components, shifts) as workers:
+        with file, Workers(rows_at_a_time(self.n_components, shifts)) as workers:
             saved = self._saved(file, weight, layout)
-            parameters, trace = em(
+            self._run_em(
                 self._start(X, weight, layout) if saved is None else saved,
                 lambda parameters: self._e_step(bank(parameters, layout, shifts), X, weight, workers),
                 lambda statistics: self._m_step(statistics, layout),
-                max_iter=self.max_iter,
-                tol=self.tol,
-                callback=self._callback(layout),
-                save=file.writer(_packed),
-                progress=self.progress,
+                lambda parameters: self._set(layout, parameters),
+                file=file,
+                pack=_packed,
             )
-            if not trace.interrupted:
-                file.remove()
-        self._set(layout, parameters)
-        record(self, trace.log_likelihoods, trace.converged)
-        trace.pass_on_interrupt()
         return self
-
-    def log_joint(self, X):
-        """Log weight plus log density of each image under each component, (N, K), nats.
-
-        Takes images (N, H, W) of the size fitted on; ValueError otherwise.
-        """
-
-        check_is_fitted(self)
-        return self._by_chunk(X, _over_shifts, (len(self.weights_),))
-
-    def score_samples(self, X):
-        """Log-likelihood of each image, (N,), nats; memory does not grow with N."""
-        return self._by_chunk(X, lambda joint: _normalise(joint.reshape(len(joint), -1)))
-
-    def score(self, X, y=None):
-        """Mean log-likelihood, nats an image."""
-        return float(self.score_samples(X).mean())
-
-    def predict(self, X):
-        """Most probable component of each image, (N,); the lowest index among equals."""
-        return self._by_chunk(X, lambda joint: _over_shifts(joint).argmax(axis=1), dtype=np.intp)
-
-    def predict_proba(self, X):
-        """Posterior of each component, (N, K); rows sum to 1."""
-        check_is_fitted(self)
-        return self._by_chunk(X, lambda joint: posterior.proba(_over_shifts(joint)), (len(self.weights_),))
-
-    def predict_log_proba(self, X):
-        """Log posteriors, (N, K), accurate even where the posterior rounds to 1."""
-        check_is_fitted(self)
-        return self._by_chunk(
-            X, lambda joint: posterior.log_proba(_over_shifts(joint)), (len(self.weights_),)
-        )
 
     def predict_shift(self, X):
         """Find the most probable pair of component and shift of each image.
@@ -438,48 +399,28 @@ class TransformedGMM(DensityMixin, BaseEstimator):
             Pixels down and to the right, between minus half and half of a side;
             ``shifted(X, -shifts)`` lies on the templates.
         """
-        best = self._by_chunk(X, lambda joint: joint.reshape(len(joint), -1).argmax(axis=1), dtype=np.intp)
+        X, log_joint, chunk_size = self._over_shifts(X)
+        with Workers(chunk_size) as workers:
+            best = workers.fill(
+                lambda rows: log_joint(rows).reshape(rows.stop - rows.start, -1).argmax(axis=1),
+                np.empty(len(X), dtype=np.intp),
+            )
         rows, columns = self._shifts
         label, shift = np.divmod(best, len(rows) * len(columns))
         row, column = np.divmod(shift, len(columns))
         return label, _signed(np.stack([rows[row], columns[column]], axis=1), self.image_shape_)
 
-    def sample(self, n_samples=1, random_state=None):
-        """Draw images.
-
-        Parameters
-        ----------
-        n_samples : int
-        random_state : int, Generator, RandomState or None
-
-        Returns
-        -------
-        X : ndarray, (n_samples, H, W)
-            Grouped by component, as scikit-learn's mixtures do.
-        labels : ndarray, (n_samples,)
-            The component each came from.
-        """
+    def n_parameters(self):
+        """Free parameters: weights, templates, and a spectrum or a variance each."""
         check_is_fitted(self)
-        n_samples = _checks.positive_integer(n_samples, "n_samples")
-        rng = _checks.generator(random_state)
-        counts = rng.multinomial(n_samples, self.weights_)
-        labels = np.repeat(np.arange(len(counts)), counts)
-        noise = fft.rfft2(rng.standard_normal((n_samples, *self.image_shape_)))
+        noise = 1 if self.noise == "white" else len(self._layout.bins)
+        return len(self.weights_) * (1 + math.prod(self.image_shape_) + noise) - 1
+
+    def _draw(self, labels, rng):
+        noise = fft.rfft2(rng.standard_normal((len(labels), *self.image_shape_)))
         noise = fft.irfft2(noise * np.sqrt(self.spectra_)[labels], s=self.image_shape_)
-        shifts = np.stack([rng.choice(axis, n_samples) for axis in self._shifts], axis=1)
-        return shifted(self.means_[labels], shifts) + noise, labels
-
-    def save(self, path):
-        """Write the fitted model to an npz file, whole or not at all."""
-        storage.write(path, type(self).__name__, *self._state())
-
-    @classmethod
-    def load(cls, path):
-        """Read a model that `save` wrote; `gmmlib.storage.ModelFileError` if the file is not one.
-
-        The start, the random state and the callback are not part of a file.
-        """
-        return storage.load(path, cls)
+        shifts = np.stack([rng.choice(axis, len(labels)) for axis in self._shifts], axis=1)
+        return shifted(self.means_[labels], shifts) + noise
 
     _array_names = ("weights", "means", "spectra", "log_likelihoods", "converged")
 
@@ -505,15 +446,6 @@ class TransformedGMM(DensityMixin, BaseEstimator):
         model.log_likelihoods_, model.converged_, model.n_iter_ = _contents.run(arrays | iterations, where)
         return model
 
-    def __sklearn_is_fitted__(self):
-        return hasattr(self, "weights_")
-
-    def __sklearn_tags__(self):
-        tags = super().__sklearn_tags__()
-        tags.input_tags.two_d_array = False
-        tags.input_tags.three_d_array = True
-        return tags
-
     def _check_settings(self):
         _checks.positive_integer(self.n_components, "n_components")
         _checks.positive_integer(self.max_iter, "max_iter")
@@ -534,25 +466,29 @@ class TransformedGMM(DensityMixin, BaseEstimator):
             )
         return window(shape, int(self.max_shift))
 
-    @staticmethod
-    def _workers(n_components, shifts):
-        return Workers(max(1, TRIPLES // (n_components * shifts.size)))
-
-    def _by_chunk(self, X, function, columns=(), dtype=np.float64):
-        """Fill an array (N, *columns) with a function of the log joints of each chunk."""
+    def _over_shifts(self, X):
+        """Rows to log joints (n, K, S) of images, components and shifts, and the rows at a time."""
         check_is_fitted(self)
         X = _checks.images(X, shape=self.image_shape_)
         layout, shifts = self._layout, self._shifts
         prepared = bank(self._parameters, layout, shifts)
 
-        def evaluate(rows):
+        def log_joint(rows):
             own = np.asarray(X[rows], dtype=np.float64)
-            joint = log_joints(prepared, fft.rfft2(own, norm="ortho"), powers(own, layout))
-            _checks.log_joints(joint.reshape(len(joint), -1), rows.start)
-            return function(joint)
+            return log_joints(prepared, fft.rfft2(own, norm="ortho"), powers(own, layout))
 
-        with self._workers(len(self.weights_), shifts) as workers:
-            return workers.fill(evaluate, np.empty((len(X), *columns), dtype=dtype))
+        return X, log_joint, rows_at_a_time(len(self.weights_), shifts)
+
+    def _scoring(self, X, everything):
+        """How `Mixture` scores images: the shifts are summed over."""
+        X, log_joint, chunk_size = self._over_shifts(X)
+
+        def summed(rows):
+            joint = log_joint(rows)
+            n, n_components, n_shifts = joint.shape
+            return _normalise(joint.reshape(-1, n_shifts)).reshape(n, n_components)
+
+        return Scoring(len(X), len(self.weights_), summed, chunk_size)
 
     @property
     def _layout(self):
@@ -621,17 +557,6 @@ class TransformedGMM(DensityMixin, BaseEstimator):
             )
         return parameters
 
-    def _callback(self, layout):
-        if self.callback is None:
-            return None
-
-        def report(parameters, log_likelihoods):
-            self._set(layout, parameters)
-            record(self, log_likelihoods)
-            return self.callback(self, len(log_likelihoods) - 1)
-
-        return report
-
 
 def _packed(statistics):
     """Statistics by name, in real numbers: files hold no others."""
@@ -643,10 +568,9 @@ def _unpacked(arrays):
     return Statistics(**arrays)._replace(transform=arrays["transform"].view(np.complex128))
 
 
-def _over_shifts(joint):
-    """Log joints (n, K) of images and components, from those of each shift too, (n, K, S)."""
-    n, n_components, n_shifts = joint.shape
-    return _normalise(joint.reshape(-1, n_shifts)).reshape(n, n_components)
+def rows_at_a_time(n_components, window):
+    """Images whose log joints under each component and shift are held at a time."""
+    return max(1, TRIPLES // (n_components * window.size))
 
 
 def _normalise(joint):

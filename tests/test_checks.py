@@ -196,3 +196,22 @@ def test_absent_weights_are_ones():
     assert_array_equal(_checks.sample_weight(None, 3), [1.0, 1.0, 1.0])
     assert_array_equal(_checks.sample_weight([0, 2, 1], 3), [0.0, 2.0, 1.0])
     _checks.enough_rows(np.array([0.0, 1.0, 2.0]), 2)
+
+
+@pytest.mark.parametrize("check", [_checks.positive_integer, _checks.non_negative, _checks.positive])
+def test_an_integer_beyond_all_numbers_of_the_machine_is_refused(check):
+    with pytest.raises(ValueError, match="^n must be "):
+        check(10**400, "n")
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, np.longdouble, int])
+def test_numbers_of_any_type_are_compared_without_a_warning(kind):
+    assert _checks.positive(kind(2), "n") == _checks.non_negative(kind(2), "n") == 2.0
+
+
+@pytest.mark.parametrize("value", [1, 0, None, "yes", 1.0, np.array(True)])
+def test_only_true_and_false_are_truth_values(value):
+    assert _checks.truth(np.bool_(True), "flag") is True
+    with pytest.raises(ValueError, match="^flag must be True or False; got "):
+        _checks.truth(value, "flag")

@@ -77,7 +77,7 @@ def damages(name, array, counted):
         yield "rising", np.concatenate([array[:-1] - 1, array[-1:]])
 
 
-def test_every_impossible_array_is_refused(saved, tmp_path):  # noqa: F811
+def test_every_impossible_array_is_refused(saved, tmp_path):  # noqa: F811  a fixture, not the name imported
     model_class, _, contents = saved
     model_class.load(written(tmp_path / "model.npz", contents))
     loaded, tried = [], 0
@@ -99,7 +99,7 @@ def parameters(model_class):
     return set(inspect.signature(model_class).parameters)
 
 
-def test_no_parameter_is_loaded_that_save_does_not_write(saved, tmp_path):  # noqa: F811
+def test_no_parameter_is_loaded_that_save_does_not_write(saved, tmp_path):  # noqa: F811  a fixture, not the name imported
     """A path, a function or a start of somebody else's choice above all."""
     model_class, _, contents = saved
     names = {
@@ -130,7 +130,7 @@ def test_no_parameter_is_loaded_that_save_does_not_write(saved, tmp_path):  # no
     assert tried >= len(names)
 
 
-def test_nothing_is_loaded_beside_the_settings_of_a_file(saved, tmp_path):  # noqa: F811
+def test_nothing_is_loaded_beside_the_settings_of_a_file(saved, tmp_path):  # noqa: F811  a fixture, not the name imported
     model_class, _, contents = saved
     path = written(tmp_path / "model.npz", with_settings(contents, lambda own: own.update(checkpoint="a")))
     with pytest.raises(ModelFileError, match="holds no usable .*checkpoint"):
@@ -172,7 +172,7 @@ TAKEN = {
 }
 
 
-def test_settings_are_checked_as_those_of_a_caller(saved, tmp_path):  # noqa: F811
+def test_settings_are_checked_as_those_of_a_caller(saved, tmp_path):  # noqa: F811  a fixture, not the name imported
     model_class, _, contents = saved
     first = own_settings(json.loads(str(contents["header"]))["settings"])[0]
     loaded, tried = [], 0

@@ -515,7 +515,7 @@ HOSTILE = {
     "long comments": archive(b"", b"".join(entry(comment=b"x" * 60_000) for _ in range(300)), 300),
     "long extras": archive(b"", b"".join(entry(extra=b"x" * 60_000) for _ in range(300)), 300),
     "a long comment": archive(b"x" * 2**23, entry(), 1, comment=b"PK\x05\x06" * 16_000),
-    "as many names as are allowed": archive(b"", LINES, 9_000),
+    "as many names as are allowed": archive(bytes(100), LINES, 9_000),
     "a member of a size that is not there": archive(b"", entry(size=2**31), 1),
     "a size that is to be looked up": archive(b"", entry(size=2**32 - 1, extra=bytes(4) + b"\xff" * 24), 1),
     "a size that is to be looked up nowhere": archive(b"", entry(size=2**32 - 1), 1),

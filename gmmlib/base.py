@@ -1,0 +1,211 @@
+"""What estimators share: scores by Bayes' rule, draws, files, and the run of EM.
+
+A mixture of a new kind brings its settings, a start, statistics and an M-step for `Mixture._run_em`, and
+
+- ``_scoring(X, everything)``: how rows are scored, a `Scoring`;
+- ``_draw(labels, rng)``: rows drawn from components;
+- ``n_parameters()``: how many numbers are learned;
+- ``_state``, ``_from_state`` and ``_array_names``: what a file holds.
+
+All else is inherited.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.base import BaseEstimator, DensityMixin
+from sklearn.utils.validation import check_is_fitted
+
+from gmmlib import _checks, posterior, storage
+from gmmlib.em import Workers, em, record
+
+
+class Scoring(NamedTuple):
+    """How the rows of a data set are scored: in chunks, which threads share."""
+
+    n_rows: int
+    n_components: int
+    log_joint: object  # slice of rows -> log joints (n, K), nats
+    chunk_size: int
+
+
+class Stored:
+    """Estimators that can be written to a file and read back."""
+
+    def save(self, path):
+        """Write the fitted model to an npz file, whole or not at all."""
+        storage.write(path, type(self).__name__, *self._state())
+
+    @classmethod
+    def load(cls, path):
+        """Read a model that `save` wrote; `gmmlib.storage.ModelFileError` if the file is not one.
+
+        What matters to a run alone is not part of a file: start, random state, callback, checkpoint and
+        progress.
+        """
+        return storage.load(path, cls)
+
+
+class OfImages:
+    """Estimators whose rows are images (N, H, W)."""
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        tags.input_tags.three_d_array = True
+        return tags
+
+
+class BayesRule(Stored):
+    """Classifiers that score each row in each class: `log_joint` (N, C) in the order of `classes_`."""
+
+    def predict(self, X):
+        """Most probable class of each row, (N,); the first in `classes_` among equals."""
+        best = self.log_joint(X).argmax(axis=1)
+        return self.classes_[best]
+
+    def predict_proba(self, X):
+        """Posterior of each class, (N, C); rows sum to 1."""
+        return posterior.proba(self.log_joint(X))
+
+    def predict_log_proba(self, X):
+        """Log posteriors, (N, C), accurate even where the posterior rounds to 1."""
+        return posterior.log_proba(self.log_joint(X))
+
+
+class LearnedByEM(Stored):
+    """Estimators whose `fit` is a run of EM."""
+
+    def _run_em(self, start, e_step, m_step, put, *, file=None, pack=None, **options):
+        """Run `gmmlib.em.em` with this model's settings, and keep what it comes to.
+
+        Parameters
+        ----------
+        start, e_step, m_step
+            As `em` takes them.
+        put : callable
+            Parameters to the public attributes of the model.
+        file : Checkpoint, optional
+        pack : callable, optional
+            Statistics to arrays by name, for the file.
+        options
+            Others of `em`.
+
+        Raises
+        ------
+        KeyboardInterrupt
+            If Ctrl-C ended the run; the model then holds the last parameters and its trace.
+        """
+
+        def report(parameters, log_likelihoods):
+            put(parameters)
+            record(self, log_likelihoods)
+            return self.callback(self, len(log_likelihoods) - 1)
+
+        parameters, trace = em(
+            start,
+            e_step,
+            m_step,
+            max_iter=self.max_iter,
+            tol=self.tol,
+            callback=None if self.callback is None else report,
+            save=None if file is None else file.writer(pack, options.get("mechanism")),
+            progress=self.progress,
+            **options,
+        )
+        put(parameters)
+        record(self, trace.log_likelihoods, trace.converged)
+        if file is not None and not trace.interrupted:
+            file.remove()
+        trace.pass_on_interrupt()
+
+
+class Mixture(LearnedByEM, DensityMixin, BaseEstimator):
+    """Mixtures of K components that are scored row by row."""
+
+    # Evidence (n,) and posteriors (n, K) of log joints (n, K), which they may overwrite.
+    _evidence = staticmethod(posterior.evidence)
+    _posteriors = staticmethod(posterior.proba)
+
+    def log_joint(self, X):
+        """Log weight plus log density of each row under each component, (N, K), nats.
+
+        Takes rows like those of `fit`; ValueError otherwise.
+        """
+        return self._by_chunk(X, lambda joint: joint, per_component=True, everything=True)
+
+    def score_samples(self, X):
+        """Log-likelihood of each row, (N,), nats; memory does not grow with N."""
+        return self._by_chunk(X, self._evidence)
+
+    def score(self, X, y=None):
+        """Mean log-likelihood, nats per row."""
+        return float(self.score_samples(X).mean())
+
+    def predict(self, X):
+        """Most probable component of each row, (N,); the lowest index among equals."""
+        return self._by_chunk(X, lambda joint: joint.argmax(axis=1), dtype=np.intp)
+
+    def predict_proba(self, X):
+        """Posterior of each component, (N, K); rows sum to 1."""
+        return self._by_chunk(X, self._posteriors, per_component=True)
+
+    def predict_log_proba(self, X):
+        """Log posteriors, (N, K), accurate even where the posterior rounds to 1."""
+        return self._by_chunk(X, posterior.log_proba, per_component=True, everything=True)
+
+    def fit_predict(self, X, y=None, sample_weight=None):
+        """Fit, and return the most probable component of each row, (N,)."""
+        return self.fit(X, sample_weight=sample_weight).predict(X)
+
+    def sample(self, n_samples=1, random_state=None):
+        """Draw rows.
+
+        Parameters
+        ----------
+        n_samples : int
+        random_state : int, Generator, RandomState or None
+
+        Returns
+        -------
+        X : ndarray, (n_samples, ...)
+            Grouped by component, as scikit-learn's mixtures do.
+        labels : ndarray, (n_samples,)
+            The component each came from.
+        """
+        check_is_fitted(self)
+        n_samples = _checks.positive_integer(n_samples, "n_samples")
+        rng = _checks.generator(random_state)
+        counts = rng.multinomial(n_samples, self.weights_)
+        labels = np.repeat(np.arange(len(counts)), counts)
+        return self._draw(labels, rng), labels
+
+    def sample_components(self, labels, random_state=None):
+        """Draw a row from each of the components `labels`, integers (N,): X (N, ...)."""
+        check_is_fitted(self)
+        labels = _checks.components(labels, len(self.weights_))
+        return self._draw(labels, _checks.generator(random_state))
+
+    def aic(self, X):
+        """Akaike's criterion of the rows X, in nats times two; lower is better."""
+        return -2 * self.score_samples(X).sum() + 2 * self.n_parameters()
+
+    def bic(self, X):
+        """Schwarz's criterion of the rows X, in nats times two; lower is better."""
+        scores = self.score_samples(X)
+        return -2 * scores.sum() + self.n_parameters() * np.log(len(scores))
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "weights_")
+
+    def _by_chunk(self, X, function, *, per_component=False, dtype=np.float64, everything=False):
+        """Fill an array (N,) or (N, K) with a function of the log joints of each chunk."""
+        check_is_fitted(self)
+        scoring = self._scoring(X, everything)
+
+        def evaluate(rows):
+            return function(_checks.log_joints(scoring.log_joint(rows), rows.start))
+
+        with Workers(scoring.chunk_size) as workers:
+            shape = (scoring.n_rows, scoring.n_components) if per_component else scoring.n_rows
+            return workers.fill(evaluate, np.empty(shape, dtype=dtype))
