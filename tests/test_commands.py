@@ -141,7 +141,8 @@ def environment(root):
     for part in ("bin", "lib"):
         (root / ".venv" / part).symlink_to(Path(sys.prefix) / part)
     shutil.copy(Path(sys.prefix) / "pyvenv.cfg", root / ".venv")
-    (root / ".venv" / ".complete").touch()
+    # The last line of the stamp says whose environment it is.
+    (root / ".venv" / ".complete").write_text(f"as the tests have it\n{root.resolve()}\n")
 
 
 def surroundings():
