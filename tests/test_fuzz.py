@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import gmmlib
+from gmmlib.base import Stored
 from gmmlib.classify import GenerativeClassifier
 from gmmlib.convolutional import ConvolutionalGMM
 from gmmlib.discriminative import DiscriminativeGMM
@@ -59,7 +60,8 @@ MODELS = {
 def classes_with_load():
     for module in pkgutil.walk_packages(gmmlib.__path__, "gmmlib."):
         for name, value in vars(importlib.import_module(module.name)).items():
-            if isinstance(value, type) and hasattr(value, "load") and hasattr(value, "save"):
+            own = isinstance(value, type) and value.__module__ == module.name
+            if own and issubclass(value, Stored) and module.name != Stored.__module__:
                 yield name, value
 
 
