@@ -17,7 +17,8 @@ from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils.validation import check_is_fitted
 
 from gmmlib import _checks, posterior, storage
-from gmmlib.em import Workers, em, record
+from gmmlib.em.loop import em, record
+from gmmlib.em.workers import Workers
 
 
 class Scoring(NamedTuple):
@@ -77,7 +78,7 @@ class LearnedByEM(Stored):
     """Estimators whose `fit` is a run of EM."""
 
     def _run_em(self, start, e_step, m_step, put, *, file=None, pack=None, **options):
-        """Run `gmmlib.em.em` with this model's settings, and keep what it comes to.
+        """Run `gmmlib.em.loop.em` with this model's settings, and keep what it comes to.
 
         Parameters
         ----------

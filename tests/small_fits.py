@@ -5,11 +5,11 @@ import warnings
 import numpy as np
 
 from gmmlib import ConvolutionalGMM, FullGMM, GenerativeClassifier, StackedGMM, datasets, posterior
-from gmmlib.discriminative import DiscriminativeGMM
-from gmmlib.hierarchical import HierarchicalGMM
-from gmmlib.overlap import PenalisedGMM
-from gmmlib.phaseblind import PhaseBlindGMM
-from gmmlib.templates import TransformedGMM
+from gmmlib.stationary.discriminative import DiscriminativeGMM
+from gmmlib.stationary.hierarchical import HierarchicalGMM
+from gmmlib.stationary.penalised import PenalisedGMM
+from gmmlib.stationary.phaseblind import PhaseBlindGMM
+from gmmlib.stationary.transformed import TransformedGMM
 
 warnings.simplefilter("ignore")
 images, digit = datasets.load_mnist("train", "sample")

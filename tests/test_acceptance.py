@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from scipy.special import erfc
 
-from gmmlib.convolutional import ConvolutionalGMM
-from gmmlib.full import FullGMM
-from gmmlib.hierarchical import HierarchicalGMM
-from gmmlib.phaseblind import PhaseBlindGMM, coordinates
-from gmmlib.stack import StackedGMM
-from gmmlib.templates import TransformedGMM
+from gmmlib.compose.stack import StackedGMM
+from gmmlib.full.estimator import FullGMM
+from gmmlib.stationary.convolutional import ConvolutionalGMM
+from gmmlib.stationary.hierarchical import HierarchicalGMM
+from gmmlib.stationary.phaseblind import PhaseBlindGMM, coordinates
+from gmmlib.stationary.transformed import TransformedGMM
 
 N = 20_000
 SIDES = (4, 5)

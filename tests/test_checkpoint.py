@@ -17,8 +17,8 @@ import pytest
 
 import gmmlib
 from gmmlib import ConvolutionalGMM, FullGMM, checkpoint, storage
+from gmmlib.stationary.transformed import TransformedGMM
 from gmmlib.storage import ModelFileError
-from gmmlib.templates import TransformedGMM
 
 N_KILLS = 20
 
@@ -473,7 +473,7 @@ def test_a_folder_that_cannot_be_written_to_is_refused_before_any_work(path, mon
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(os, "open", refuse)
-    monkeypatch.setattr("gmmlib.em.Workers.map", lambda *_: pytest.fail("work was done"))
+    monkeypatch.setattr("gmmlib.em.workers.Workers.map", lambda *_: pytest.fail("work was done"))
     with pytest.raises(PermissionError, match="must be in a folder where files can be made and locked; got"):
         convolutional(checkpoint=path).fit(images())
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from gmmlib import ConvolutionalGMM, FullGMM, GenerativeClassifier, StackedGMM, _contents
-from gmmlib.discriminative import DiscriminativeGMM
-from gmmlib.hierarchical import HierarchicalGMM
+from gmmlib.stationary.discriminative import DiscriminativeGMM
+from gmmlib.stationary.hierarchical import HierarchicalGMM
+from gmmlib.stationary.transformed import TransformedGMM
 from gmmlib.storage import ModelFileError
-from gmmlib.templates import TransformedGMM
 from tests.test_fuzz import IMAGES, LABELS, MODELS, ROWS, saved  # noqa: F401  a fixture used by its name
 
 POSITIVE = {"weights", "spectra", "top_weights", "conditionals", "scale", "priors", "covariances"}

@@ -13,14 +13,15 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.pipeline import make_pipeline
 
-from gmmlib import calibration, metrics, patches, storage, templates
-from gmmlib.classify import GenerativeClassifier
-from gmmlib.convolutional import ConvolutionalGMM
-from gmmlib.full import FullGMM
-from gmmlib.hierarchical import HierarchicalGMM
-from gmmlib.phaseblind import PhaseBlindGMM
-from gmmlib.stack import StackedGMM
-from gmmlib.templates import TransformedGMM, register
+from gmmlib import calibration, metrics, patches, storage
+from gmmlib.compose.classify import GenerativeClassifier
+from gmmlib.compose.stack import StackedGMM
+from gmmlib.full.estimator import FullGMM
+from gmmlib.stationary import transformed
+from gmmlib.stationary.convolutional import ConvolutionalGMM
+from gmmlib.stationary.hierarchical import HierarchicalGMM
+from gmmlib.stationary.phaseblind import PhaseBlindGMM
+from gmmlib.stationary.transformed import TransformedGMM, register
 from tests.test_inputs import CLASSES, IMAGES, ROWS, SUBJECTS
 
 OF_PARAMETERS = ["ConvolutionalGMM", "FullGMM", "HierarchicalGMM", "TransformedGMM"]
@@ -346,7 +347,7 @@ def test_steps_that_promise_no_climb_do_not_warn(mechanism):
     ids=lambda model: type(model).__name__,
 )
 def test_memory_grows_by_what_is_returned(model, method, monkeypatch):
-    monkeypatch.setattr(templates, "TRIPLES", 2**15)  # what threads hold at a time, is not to be seen
+    monkeypatch.setattr(transformed, "TRIPLES", 2**15)  # what threads hold at a time, is not to be seen
     X = np.random.default_rng(0).standard_normal((100_000, 4, 4)).astype(np.float32)
     rows = X.reshape(len(X), -1) if isinstance(model, FullGMM) else X
     model = clone(model).fit(rows[:2000])

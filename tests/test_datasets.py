@@ -27,9 +27,10 @@ import pooch
 import pytest
 from PIL import Image
 
-from gmmlib import _archive, _catalogue, _download, _pictures, datasets
-from gmmlib._catalogue import DATASETS, Mirror
-from gmmlib.datasets import DatasetError, load_bsds, load_mnist
+from gmmlib import datasets
+from gmmlib.data import archive, catalogue, download, pictures
+from gmmlib.data.catalogue import DATASETS, Mirror
+from gmmlib.data.datasets import DatasetError, load_bsds, load_mnist
 
 REAL = os.environ.get("GMMLIB_DATA")
 SPLITS = ("train", "val", "test")
@@ -41,7 +42,7 @@ def cache(monkeypatch, tmp_path):
     folder = tmp_path / "cache"
     monkeypatch.delenv("GMMLIB_DATA", raising=False)
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(_catalogue, "cache_folder", lambda: folder)
+    monkeypatch.setattr(catalogue, "cache_folder", lambda: folder)
     return folder
 
 
@@ -284,7 +285,7 @@ def test_sample_data_have_the_pinned_digest():
 
 
 def test_a_package_without_its_photograph_is_named(monkeypatch):
-    monkeypatch.setitem(datasets._bundled.PHOTOGRAPHS, "val", ("skimage/data/no.png",))
+    monkeypatch.setitem(datasets.bundled.PHOTOGRAPHS, "val", ("skimage/data/no.png",))
     with pytest.raises(DatasetError) as caught:
         load_bsds("val", "sample")
     assert str(caught.value) == (
@@ -296,7 +297,7 @@ def test_luma_of_a_pixel_by_hand():
     file = io.BytesIO()
     Image.fromarray(np.array([[[10, 20, 30], [255, 255, 255]]], dtype=np.uint8)).save(file, "PNG")
     # 0.299 * 10 + 0.587 * 20 + 0.114 * 30 = 2.99 + 11.74 + 3.42 = 18.15
-    assert _pictures.grey(io.BytesIO(file.getvalue())).tolist() == [
+    assert pictures.grey(io.BytesIO(file.getvalue())).tolist() == [
         [pytest.approx(18.15 / 255, rel=1e-15), 1.0]
     ]
 
@@ -304,7 +305,7 @@ def test_luma_of_a_pixel_by_hand():
 def test_a_grey_photograph_keeps_its_levels():
     file = io.BytesIO()
     Image.fromarray(np.array([[0, 51, 255]], dtype=np.uint8)).save(file, "PNG")
-    assert _pictures.grey(io.BytesIO(file.getvalue())).tolist() == [[0.0, 0.2, 1.0]]
+    assert pictures.grey(io.BytesIO(file.getvalue())).tolist() == [[0.0, 0.2, 1.0]]
 
 
 # --- arguments and digests --------------------------------------------------------------------------
@@ -361,8 +362,8 @@ def test_paper_loaders_read_the_named_folder(folder, monkeypatch):
 def test_photographs_come_in_the_order_of_their_names(folder, monkeypatch):
     monkeypatch.setenv("GMMLIB_DATA", str(folder))
     first, second = load_bsds("train")
-    np.testing.assert_array_equal(first, _pictures.grey(io.BytesIO(PHOTOGRAPHS["train/10.jpg"])))
-    np.testing.assert_array_equal(second, _pictures.grey(io.BytesIO(PHOTOGRAPHS["train/9.jpg"])))
+    np.testing.assert_array_equal(first, pictures.grey(io.BytesIO(PHOTOGRAPHS["train/10.jpg"])))
+    np.testing.assert_array_equal(second, pictures.grey(io.BytesIO(PHOTOGRAPHS["train/9.jpg"])))
 
 
 def test_the_named_folder_does_not_exist(monkeypatch, tmp_path):
@@ -439,7 +440,7 @@ def test_the_same_content_in_another_gzip_container_is_fine(folder, monkeypatch)
 
 def test_a_gzip_bomb_is_cut_short(folder, monkeypatch):
     monkeypatch.setenv("GMMLIB_DATA", str(folder))
-    monkeypatch.setattr(_catalogue, "LARGEST", 1000)
+    monkeypatch.setattr(catalogue, "LARGEST", 1000)
     with pytest.raises(DatasetError, match=r"train-images-idx3-ubyte.gz is not the MNIST file: expected"):
         load_mnist("train")
 
@@ -604,7 +605,7 @@ def test_a_name_that_no_folder_can_have_is_told_without_a_traceback(monkeypatch,
     monkeypatch.setenv("GMMLIB_DATA", "/" + "x" * 300)
     assert datasets.main(["status"]) == 1
     assert "cannot be read: File name too long" in capsys.readouterr().err
-    monkeypatch.setattr(_catalogue, "named_folder", lambda: Path("a\0b"))
+    monkeypatch.setattr(catalogue, "named_folder", lambda: Path("a\0b"))
     with pytest.raises(DatasetError, match="cannot be read: .*null"):
         load_mnist("test")
 
@@ -656,7 +657,7 @@ def test_an_archive_that_cannot_be_read_is_not_called_damaged(
 @pytest.mark.parametrize("name", ["EIO", "EMFILE"])
 def test_a_file_that_has_arrived_and_cannot_be_read_is_not_called_wrong(server, mirrors, monkeypatch, name):
     mirrors("mnist", server.folder("first", GZIPPED), server.folder("second", GZIPPED))
-    monkeypatch.setattr(_catalogue.gzip, "open", lambda *_: (_ for _ in ()).throw(system_error(name)))
+    monkeypatch.setattr(catalogue.gzip, "open", lambda *_: (_ for _ in ()).throw(system_error(name)))
     with pytest.raises(DatasetError, match="^MNIST cannot be stored in .*: .*; make room"):
         load_mnist("test")
     assert not any("second" in path for path in server.gets)
@@ -778,7 +779,7 @@ def test_the_next_archive_is_tried(server, mirrors, cache):
 
 
 def test_digits_without_a_mirror_that_delivers(server, mirrors, cache, refusing, hanging, monkeypatch):
-    monkeypatch.setattr(_download, "PATIENCE", 0.3)
+    monkeypatch.setattr(download, "PATIENCE", 0.3)
     first, page = "t10k-images-idx3-ubyte.gz", b"<!DOCTYPE html><title>Log in</title>"
     mirrors(
         "mnist",
@@ -843,21 +844,21 @@ def test_a_transfer_that_breaks_off_once_is_repeated(server, mirrors):
 
 
 def test_a_file_without_end_is_refused(server, mirrors, monkeypatch):
-    monkeypatch.setattr(_download, "LARGEST_ARCHIVE", 1000)
+    monkeypatch.setattr(download, "LARGEST_ARCHIVE", 1000)
     mirrors("bsds", server.archive("bsds.tgz", b"\0" * 5000))
     with pytest.raises(DatasetError, match=r"/bsds\.tgz sent more than 1000 bytes\n"):
         load_bsds("train")
 
 
 def test_an_archive_that_unpacks_without_end_is_refused(server, mirrors, monkeypatch):
-    monkeypatch.setattr(_archive, "LARGEST_UNPACKED", 1000)
+    monkeypatch.setattr(archive, "LARGEST_UNPACKED", 1000)
     mirrors("bsds", server.archive("bsds.tgz", tgz({"other": b"\0" * 2000})))
     with pytest.raises(DatasetError, match=r"sent an archive that unpacks to more than 1000 bytes\n"):
         load_bsds("train")
 
 
 def test_a_member_that_is_too_large_is_ignored(server, mirrors, monkeypatch):
-    monkeypatch.setattr(_catalogue, "LARGEST", len(PHOTOGRAPHS["val/3.jpg"]) - 1)
+    monkeypatch.setattr(catalogue, "LARGEST", len(PHOTOGRAPHS["val/3.jpg"]) - 1)
     mirrors("bsds", server.archive("bsds.zip", zipped(inside(PHOTOGRAPHS))))
     with pytest.raises(DatasetError, match=r"sent an archive that lacks \d files"):
         load_bsds("train")
@@ -924,10 +925,10 @@ def test_an_interrupted_download_leaves_nothing(server, mirrors, cache, monkeypa
 KILLED = """
 import sys
 from pathlib import Path
-from gmmlib import _download
-from gmmlib._catalogue import DATASETS, Mirror
+from gmmlib.data import download
+from gmmlib.data.catalogue import DATASETS, Mirror
 
-_download.download(DATASETS["mnist"]._replace(mirrors=(Mirror(sys.argv[1]),)), Path(sys.argv[2]))
+download.download(DATASETS["mnist"]._replace(mirrors=(Mirror(sys.argv[1]),)), Path(sys.argv[2]))
 """
 
 
@@ -976,7 +977,7 @@ def test_two_downloads_at_once_both_end_well(server, mirrors, cache):
 
     def run():
         try:
-            _download.download(DATASETS["bsds"], cache)
+            download.download(DATASETS["bsds"], cache)
         except BaseException as error:
             failures.append(error)
 
@@ -991,7 +992,7 @@ def test_two_downloads_at_once_both_end_well(server, mirrors, cache):
 
 
 def test_nothing_is_asked_when_another_process_was_quicker(folder):
-    _download.download(DATASETS["bsds"], folder)  # there is no mirror to ask
+    download.download(DATASETS["bsds"], folder)  # there is no mirror to ask
 
 
 def test_a_cache_folder_that_cannot_be_written(mirrors, cache):
@@ -1068,7 +1069,7 @@ def test_a_mirror_that_misbehaves_is_left_for_the_next(
     server, mirrors, cache, monkeypatch, misbehaving, requests, reason, large
 ):
     """Below and above the size of the pieces in which a file arrives."""
-    monkeypatch.setattr(_download, "TIMEOUTS", (0.3, 0.2))
+    monkeypatch.setattr(download, "TIMEOUTS", (0.3, 0.2))
     noise = np.random.default_rng(0).bytes(300_000) if large else b""
     data = tgz(inside(PHOTOGRAPHS) | {"BSR/noise": noise})
     first = server.archive("first", misbehaving(data))
@@ -1120,7 +1121,7 @@ def test_two_processes_at_once_both_end_with_good_files(server, mirrors, cache):
 
 
 def test_an_archive_of_too_many_members_is_refused(server, mirrors, monkeypatch):
-    monkeypatch.setattr(_archive, "MOST_MEMBERS", 100)
+    monkeypatch.setattr(archive, "MOST_MEMBERS", 100)
     empty = {f"{n}": b"" for n in range(100)}
     for pack in (tgz, zipped):
         mirrors("bsds", server.archive("bsds", pack(empty | inside(PHOTOGRAPHS))))
@@ -1145,8 +1146,8 @@ def test_a_member_that_is_larger_than_it_says_costs_no_memory(tmp_path):
     (tmp_path / "bomb").write_bytes(data)
 
     def unpack():
-        with pytest.raises(_archive.ArchiveError, match="Bad CRC-32"):
-            list(_archive.members(tmp_path / "bomb", {name}, 2**20))
+        with pytest.raises(archive.ArchiveError, match="Bad CRC-32"):
+            list(archive.members(tmp_path / "bomb", {name}, 2**20))
 
     assert peak_of(unpack) < 2**21
 
@@ -1154,8 +1155,8 @@ def test_a_member_that_is_larger_than_it_says_costs_no_memory(tmp_path):
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_members_that_cannot_be_unpacked_piece_by_piece_are_passed_over(tmp_path, method):
     (tmp_path / "bomb").write_bytes(zipped_densely({"a": bytes(2**22)}, method))
-    assert peak_of(lambda: list(_archive.members(tmp_path / "bomb", {"a"}, 2**23))) < 2**20
-    assert list(_archive.members(tmp_path / "bomb", {"a"}, 2**23)) == []
+    assert peak_of(lambda: list(archive.members(tmp_path / "bomb", {"a"}, 2**23))) < 2**20
+    assert list(archive.members(tmp_path / "bomb", {"a"}, 2**23)) == []
 
 
 def zipped_densely(files, method=zipfile.ZIP_DEFLATED):
@@ -1175,7 +1176,7 @@ def test_attributes_of_a_member_without_end_cost_no_memory(tmp_path, kind):
         gzip.compress(info.tobuf() + bytes(info.size) + header("a", 1) + bytes(1536))
     )
     taken = []
-    assert peak_of(lambda: taken.extend(_archive.members(tmp_path / "bomb", {"a"}, 2**20))) < 2**20
+    assert peak_of(lambda: taken.extend(archive.members(tmp_path / "bomb", {"a"}, 2**20))) < 2**20
     assert taken == [("a", b"\0")]
 
 
@@ -1256,11 +1257,11 @@ def test_headers_of_a_tgz_cost_no_memory_however_many_they_are(tmp_path, bomb):
         file.write(header("a", 1) + bytes(1536))
     taken = []
     # The blocks of holes are not known as such, and are no headers.
-    ends = pytest.raises(_archive.ArchiveError) if bomb is many_holes else nullcontext()
+    ends = pytest.raises(archive.ArchiveError) if bomb is many_holes else nullcontext()
 
     def unpack():
         with ends:
-            taken.extend(_archive.members(tmp_path / "bomb", {"a"}, 2**20))
+            taken.extend(archive.members(tmp_path / "bomb", {"a"}, 2**20))
 
     assert peak_of(unpack) < 2**20
     assert taken == ([] if bomb is many_holes else [("a", b"\0")])
@@ -1277,8 +1278,8 @@ def test_a_long_list_of_members_of_a_zip_is_refused_before_it_is_parsed(tmp_path
 
         def unpack():
             said = f"an archive with a list of members of {len(entries)} bytes"
-            with pytest.raises(_archive.ArchiveError, match=said):
-                list(_archive.members(tmp_path / "bomb", {"a"}, 2**20))
+            with pytest.raises(archive.ArchiveError, match=said):
+                list(archive.members(tmp_path / "bomb", {"a"}, 2**20))
 
         assert peak_of(unpack) < 2**20
 
@@ -1295,8 +1296,8 @@ def test_what_an_archive_costs_does_not_depend_on_what_a_zip_says_of_its_list(tm
         (tmp_path / "bomb").write_bytes(data)
 
         def unpack():
-            with pytest.raises(_archive.ArchiveError):
-                list(_archive.members(tmp_path / "bomb", set(inside(PHOTOGRAPHS)), 2**20))
+            with pytest.raises(archive.ArchiveError):
+                list(archive.members(tmp_path / "bomb", set(inside(PHOTOGRAPHS)), 2**20))
 
         assert peak_of(unpack) < 2**20
 
@@ -1308,13 +1309,13 @@ def test_attributes_and_long_names_of_an_honest_tgz_are_passed_over(tmp_path):
             info = tarfile.TarInfo(other)
             info.pax_headers, info.mtime, info.size = {"SCHILY.xattr.com.apple": "v" * 500}, 1.5, 700 + n
             archive.addfile(info, io.BytesIO(bytes([n]) * info.size))
-    assert list(_archive.members(tmp_path / "archive", {name}, 2**20)) == [(name, b"\2" * 702)]
+    assert list(archive.members(tmp_path / "archive", {name}, 2**20)) == [(name, b"\2" * 702)]
 
 
 def test_a_tgz_that_ends_inside_a_member_is_refused(tmp_path):
     (tmp_path / "archive").write_bytes(gzip.compress(header("a", 4000) + bytes(1000)))
-    with pytest.raises(_archive.ArchiveError, match="^an archive that was cut short$"):
-        list(_archive.members(tmp_path / "archive", {"b"}, 2**20))
+    with pytest.raises(archive.ArchiveError, match="^an archive that was cut short$"):
+        list(archive.members(tmp_path / "archive", {"b"}, 2**20))
 
 
 def test_a_member_of_less_than_nothing_is_refused(tmp_path):
@@ -1323,8 +1324,8 @@ def test_a_member_of_less_than_nothing_is_refused(tmp_path):
     block[148:156] = b" " * 8
     block[148:156] = b"%06o\0 " % sum(block)
     (tmp_path / "archive").write_bytes(gzip.compress(bytes(block) + bytes(1024)))
-    with pytest.raises(_archive.ArchiveError, match="^an archive with a member of -1 bytes$"):
-        list(_archive.members(tmp_path / "archive", {"a"}, 2**20))
+    with pytest.raises(archive.ArchiveError, match="^an archive with a member of -1 bytes$"):
+        list(archive.members(tmp_path / "archive", {"a"}, 2**20))
 
 
 def test_a_redirect_of_many_bytes_costs_no_memory(server, mirrors, monkeypatch):
@@ -1355,7 +1356,7 @@ def test_a_redirect_of_many_bytes_costs_no_memory(server, mirrors, monkeypatch):
 def test_a_file_of_digits_that_unpacks_without_end_costs_what_the_largest_file_does(folder, monkeypatch):
     """Its header announces a trillion digits, too; nothing of it is parsed before its digest is right."""
     monkeypatch.setenv("GMMLIB_DATA", str(folder))
-    monkeypatch.setattr(_catalogue, "LARGEST", 2**22)
+    monkeypatch.setattr(catalogue, "LARGEST", 2**22)
     path = folder / "mnist" / "t10k-images-idx3-ubyte.gz"
     with gzip.open(path, "wb", compresslevel=1) as file:
         file.write(struct.pack(">HBB3I", 0, 8, 3, 2**32 - 1, 28, 28))
@@ -1386,11 +1387,11 @@ def test_random_damage_to_an_archive_is_an_archive_error_or_harmless(tmp_path, c
         path.unlink(missing_ok=True)
         path.write_bytes(whole[: rng.integers(len(whole))] if case % 4 == 0 else whole)
         try:
-            for name, data in _archive.members(path, chosen, 2**20):
+            for name, data in archive.members(path, chosen, 2**20):
                 assert name in chosen
                 assert len(data) <= 2**20
                 taken += 1
-        except _archive.ArchiveError:
+        except archive.ArchiveError:
             pass
     assert taken > cases / 10
     assert everything(tmp_path) == ["archive"]
@@ -1492,7 +1493,10 @@ def test_fetch_command(server, mirrors, capsys):
 def test_fetch_command_says_what_went_wrong_without_a_traceback(tmp_path):
     environment = os.environ | {"GMMLIB_DATA": str(tmp_path / "nowhere")}
     run = subprocess.run(
-        [sys.executable, "-m", "gmmlib.datasets", "fetch"], env=environment, capture_output=True, text=True
+        [sys.executable, "-m", "gmmlib.data.datasets", "fetch"],
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert run.returncode == 1
     assert run.stdout == ""

@@ -11,10 +11,10 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from gmmlib import ConvolutionalGMM, GenerativeClassifier, storage
-from gmmlib.convolutional import Parameters
-from gmmlib.discriminative import DiscriminativeGMM, Problem, maximise, objective, tempered
-from gmmlib.em import Workers
+from gmmlib.em.workers import Workers
 from gmmlib.spectrum import fold, powers, unfold
+from gmmlib.stationary.convolutional import Parameters
+from gmmlib.stationary.discriminative import DiscriminativeGMM, Problem, maximise, objective, tempered
 from gmmlib.storage import ModelFileError
 from tests import oracles
 

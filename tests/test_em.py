@@ -8,7 +8,8 @@ import pytest
 from numpy.testing import assert_array_equal
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
-from gmmlib.em import Workers, add, em
+from gmmlib.em.loop import em
+from gmmlib.em.workers import Workers, add
 from tests import oracles
 
 

@@ -10,7 +10,7 @@ from numpy.testing import assert_array_equal
 from PIL import Image
 
 from gmmlib import ConvolutionalGMM, FullGMM, StackedGMM, gallery
-from gmmlib.templates import TransformedGMM
+from gmmlib.stationary.transformed import TransformedGMM
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.standard_normal((60, 6, 5)) * RNG.choice([0.5, 2.0], (60, 1, 1))

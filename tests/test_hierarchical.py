@@ -11,7 +11,7 @@ from sklearn.exceptions import NotFittedError
 from threadpoolctl import threadpool_limits
 
 from gmmlib import ConvolutionalGMM, hierarchical, storage
-from gmmlib.hierarchical import HierarchicalGMM
+from gmmlib.stationary.hierarchical import HierarchicalGMM
 from tests import oracles
 
 SHAPES = [(4, 6), (5, 4), (3, 5), (1, 7)]

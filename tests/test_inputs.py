@@ -19,15 +19,15 @@ from sklearn.exceptions import NotFittedError
 from sklearn.neighbors import KernelDensity
 
 import gmmlib
-from gmmlib.classify import GenerativeClassifier
-from gmmlib.convolutional import ConvolutionalGMM
-from gmmlib.discriminative import DiscriminativeGMM
-from gmmlib.full import FullGMM
-from gmmlib.hierarchical import HierarchicalGMM
-from gmmlib.overlap import PenalisedGMM
-from gmmlib.phaseblind import PhaseBlindGMM
-from gmmlib.stack import StackedGMM
-from gmmlib.templates import TransformedGMM
+from gmmlib.compose.classify import GenerativeClassifier
+from gmmlib.compose.stack import StackedGMM
+from gmmlib.full.estimator import FullGMM
+from gmmlib.stationary.convolutional import ConvolutionalGMM
+from gmmlib.stationary.discriminative import DiscriminativeGMM
+from gmmlib.stationary.hierarchical import HierarchicalGMM
+from gmmlib.stationary.penalised import PenalisedGMM
+from gmmlib.stationary.phaseblind import PhaseBlindGMM
+from gmmlib.stationary.transformed import TransformedGMM
 
 RNG = np.random.default_rng(0)
 ROWS = RNG.standard_normal((24, 3)) + np.repeat([0.0, 6.0], 12)[:, None]

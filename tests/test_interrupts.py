@@ -8,11 +8,12 @@ import time
 import numpy as np
 import pytest
 
-from gmmlib import ConvolutionalGMM, FullGMM, _interrupts
-from gmmlib.discriminative import DiscriminativeGMM
-from gmmlib.hierarchical import HierarchicalGMM
-from gmmlib.stack import StackedGMM
-from gmmlib.templates import TransformedGMM
+from gmmlib import ConvolutionalGMM, FullGMM
+from gmmlib.compose.stack import StackedGMM
+from gmmlib.em import interrupts
+from gmmlib.stationary.discriminative import DiscriminativeGMM
+from gmmlib.stationary.hierarchical import HierarchicalGMM
+from gmmlib.stationary.transformed import TransformedGMM
 
 RNG = np.random.default_rng(11)
 X = RNG.standard_normal((120, 5, 6)) * RNG.choice([0.5, 2.0], 120)[:, None, None]
@@ -95,7 +96,7 @@ def test_the_second_press_is_not_held_back():
         signal.raise_signal(signal.SIGINT)
         time.sleep(1)
 
-    with pytest.raises(KeyboardInterrupt), _interrupts.deferred():
+    with pytest.raises(KeyboardInterrupt), interrupts.deferred():
         press_twice()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 

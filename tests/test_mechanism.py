@@ -6,7 +6,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import chisquare
 
 from gmmlib import ConvolutionalGMM, FullGMM
-from gmmlib.em import Mechanism
+from gmmlib.em.algorithm import Mechanism
 from tests import oracles
 
 POSTERIORS = np.array([0.5, 0.0, 0.2, 0.3, 0.0])

@@ -18,11 +18,11 @@ from gmmlib import (
     split_merge,
     twosample,
 )
-from gmmlib.discriminative import DiscriminativeGMM
-from gmmlib.hierarchical import HierarchicalGMM
-from gmmlib.overlap import PenalisedGMM
-from gmmlib.phaseblind import PhaseBlindGMM
-from gmmlib.templates import TransformedGMM
+from gmmlib.stationary.discriminative import DiscriminativeGMM
+from gmmlib.stationary.hierarchical import HierarchicalGMM
+from gmmlib.stationary.penalised import PenalisedGMM
+from gmmlib.stationary.phaseblind import PhaseBlindGMM
+from gmmlib.stationary.transformed import TransformedGMM
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.gamma(2.0, size=(3, 1, 1, 1)) * RNG.normal(0.1, 1.0, size=(3, 30, 7, 6)).cumsum(axis=3)

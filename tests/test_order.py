@@ -21,7 +21,7 @@ FILES = sorted(path for folder in ("gmmlib", "tools", "book") for path in (REPOS
 CHAPTERS = notebooks.chapters(REPOSITORY / "book")
 LISTINGS = {"glob", "rglob", "iglob", "iterdir", "listdir", "scandir", "walk"}
 # Here every file of a folder is treated alike and by itself, so the order does not matter.
-ANY_ORDER = {("_download", "glob"), ("notebooks", "glob"), ("polish", "glob"), ("polish", "rglob")}
+ANY_ORDER = {("download", "glob"), ("notebooks", "glob"), ("polish", "glob"), ("polish", "rglob")}
 ANY_ORDER |= {("site", "iterdir"), ("provenance", "rglob")}  # the latter is sorted on the next line
 
 

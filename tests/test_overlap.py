@@ -11,8 +11,8 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 from gmmlib import ConvolutionalGMM, metrics
-from gmmlib.overlap import PenalisedGMM, banded, common_spectrum, mean_overlap, separate
 from gmmlib.spectrum import fold, unfold
+from gmmlib.stationary.penalised import PenalisedGMM, banded, common_spectrum, mean_overlap, separate
 from tests import oracles
 
 SHAPES = [(4, 6), (5, 4), (3, 5)]

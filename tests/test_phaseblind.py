@@ -10,8 +10,8 @@ from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from gmmlib import ConvolutionalGMM, FullGMM, storage
-from gmmlib.phaseblind import PhaseBlindGMM, coordinates, frame, log_volume, relax, stretch
 from gmmlib.spectrum import fold, powers
+from gmmlib.stationary.phaseblind import PhaseBlindGMM, coordinates, frame, log_volume, relax, stretch
 from gmmlib.storage import ModelFileError
 from tests import oracles
 

@@ -82,7 +82,7 @@ def test_another_machine_leaves_out_what_it_lacks(monkeypatch):
 SEEN = """
 import math, numba.core.registry, threadpoolctl, numpy as np
 from numpy._core import _multiarray_umath as umath
-from gmmlib.em import Workers
+from gmmlib.em.workers import Workers
 wide = [name for name in umath.__cpu_dispatch__ if umath.__cpu_features__.get(name)]
 print({
     "exponentials": [math.exp(x / 7).hex() for x in range(-3000, 3000)],

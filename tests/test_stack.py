@@ -21,7 +21,7 @@ from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import check_estimator
 
 from gmmlib import ConvolutionalGMM, FullGMM, StackedGMM, _contents, storage
-from gmmlib.stack import CODES, decode, encode, nearest_on_simplex, standardised
+from gmmlib.compose.stack import CODES, decode, encode, nearest_on_simplex, standardised
 from gmmlib.storage import ModelFileError
 from tests import oracles
 
@@ -503,7 +503,7 @@ FIT_MESSAGES = [
     ),
     ([lowest(), "top"], "posterior", MIXTURE.format(1, "'top'")),
     ([LogisticRegression()], "posterior", MIXTURE.format(0, "LogisticRegression()")),
-    ([FullGMM], "posterior", MIXTURE.format(0, "<class 'gmmlib.full.FullGMM'>")),
+    ([FullGMM], "posterior", MIXTURE.format(0, "<class 'gmmlib.full.estimator.FullGMM'>")),
     ([lowest(), upper()], "entropy", NAMES.format("'entropy'")),
     ([lowest(), upper()], ["posterior"], NAMES.format("['posterior']")),
     ([lowest(), upper()], ["posterior"] * 3, NAMES.format("['posterior', 'posterior', 'posterior']")),

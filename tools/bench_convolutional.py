@@ -6,7 +6,7 @@ import numpy as np
 from sklearn.mixture import GaussianMixture
 
 from gmmlib import ConvolutionalGMM, _kernels, convolutional, patches
-from gmmlib.em import Workers
+from gmmlib.em.workers import Workers
 from gmmlib.spectrum import fold, powers
 from tests import oracles
 from tools import bench_data

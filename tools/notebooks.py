@@ -20,7 +20,7 @@ LANGUAGE_INFO |= {"pygments_lexer": "ipython3"}
 CELL_METADATA = ("tags", "mystnb")
 OUTPUT_METADATA = ("scrapbook", "needs_background", "image/png")
 FIGURES = ("image/png", "application/papermill.record/image/png")
-GALLERY = "application/vnd.gmmlib.gallery+json"  # what the component explorer shows
+GALLERY = "application/vnd.gmmlib.book.gallery+json"  # what the component explorer shows
 NUMBER = re.compile(r" *\d+(\.\d+)?")  # with the spaces that align it
 PARTIAL = ".partial"  # how the name of a notebook ends until all of it is on the disk
 

@@ -33,7 +33,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gmmlib import _kernels, triangular
+from gmmlib import _kernels
+from gmmlib.full import triangular
 
 ENDS = (48, 96, 160, 240, 320, 400, 480, 560, 640)  # where blocks of coordinates end; the last ends at D
 SMALL = 72  # up to here one block, without any search, is faster

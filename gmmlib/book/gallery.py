@@ -13,9 +13,11 @@ from PIL import Image
 from scipy import fft
 from scipy.linalg import eigh
 
-from gmmlib import metrics, plotting, posterior
+from gmmlib import posterior
+from gmmlib.book import plotting
+from gmmlib.evaluation import metrics
 
-MIME = "application/vnd.gmmlib.gallery+json"
+MIME = "application/vnd.gmmlib.book.gallery+json"
 TOP, SAMPLES = 8, 4  # images a component that it claims most strongly, and that are drawn from it
 NEAREST = 5
 TIE = 1e-6  # relative difference below which rounding decides between two numbers
@@ -132,7 +134,7 @@ def of_full(name, title, model, images, labels=None, *, axes=None, seed=0):
 
 
 def of_templates(name, title, model, images, labels=None):
-    """Make the gallery of a `gmmlib.templates.TransformedGMM`; parameters as in `of_spectra`."""
+    """Make the gallery of a `gmmlib.stationary.transformed.TransformedGMM`; parameters as in `of_spectra`."""
     top, winner = _claimed(model.log_joint(images), images)
     sheets = {
         "most strongly claimed": top,

@@ -20,7 +20,7 @@ test   chelsea, flower, gravel                                 1,000, 100 of eac
 Brick, grass and gravel are textures. All 5,000 digits are from MNIST's training set.
 `load_folder` takes the pictures of any folder.
 
-``python -m gmmlib.datasets status`` says what is on the machine, ``... fetch`` gets what is not.
+``python -m gmmlib.data.datasets status`` says what is on the machine, ``... fetch`` gets what is not.
 """
 
 import argparse
@@ -32,9 +32,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gmmlib import _bundled, _catalogue, _download, _pictures, _probe, _status
-from gmmlib._catalogue import DATASETS, DatasetError
-from gmmlib._folder import load_folder
+from gmmlib.data import bundled, catalogue, download, pictures, probe, status
+from gmmlib.data.catalogue import DATASETS, DatasetError
+from gmmlib.data.folder import load_folder
 
 __all__ = [
     "Availability",
@@ -87,11 +87,11 @@ def load_mnist(split, scale="paper"):
     _check("split", split, MNIST_PARTS)
     _check("scale", scale, SCALES)
     if scale == "sample":
-        pixels, labels = _bundled.digits()[split]
+        pixels, labels = bundled.digits()[split]
         return pixels / 255, labels.copy()
     dataset, root = DATASETS["mnist"], _folder("mnist")
-    images = _catalogue.read(dataset, root, f"{MNIST_PARTS[split]}-images-idx3-ubyte.gz")
-    labels = _catalogue.read(dataset, root, f"{MNIST_PARTS[split]}-labels-idx1-ubyte.gz")
+    images = catalogue.read(dataset, root, f"{MNIST_PARTS[split]}-images-idx3-ubyte.gz")
+    labels = catalogue.read(dataset, root, f"{MNIST_PARTS[split]}-labels-idx1-ubyte.gz")
     # idx: four numbers of 32 bits before the pixels, two before the labels.
     pixels = np.frombuffer(images, np.uint8, offset=16).reshape(-1, 28, 28)
     return pixels / 255, np.frombuffer(labels, np.uint8, offset=8).astype(np.int64)
@@ -120,10 +120,10 @@ def load_bsds(split, scale="paper"):
     _check("split", split, BSDS_SPLITS)
     _check("scale", scale, SCALES)
     if scale == "sample":
-        return [_pictures.grey(io.BytesIO(encoded)) for encoded in _bundled.photographs(split)]
+        return [pictures.grey(io.BytesIO(encoded)) for encoded in bundled.photographs(split)]
     dataset, root = DATASETS["bsds"], _folder("bsds")
     names = sorted(name for name in dataset.files if name.startswith(f"{split}/"))
-    return [_pictures.grey(io.BytesIO(_catalogue.read(dataset, root, name))) for name in names]
+    return [pictures.grey(io.BytesIO(catalogue.read(dataset, root, name))) for name in names]
 
 
 def digest(name, scale):
@@ -166,9 +166,9 @@ def available(timeout=8.0):
         If GMMLIB_DATA is set but lacks a file.
     """
     deadline = time.monotonic() + timeout
-    found = {name: _catalogue.locate(dataset) for name, dataset in DATASETS.items()}
+    found = {name: catalogue.locate(dataset) for name, dataset in DATASETS.items()}
     asked = {
-        name: [_probe.ask(_probe.first_url(DATASETS[name], m), timeout) for m in DATASETS[name].mirrors]
+        name: [probe.ask(probe.first_url(DATASETS[name], m), timeout) for m in DATASETS[name].mirrors]
         for name in found
         if found[name] is None
     }
@@ -176,10 +176,10 @@ def available(timeout=8.0):
     for name, root in found.items():
         dataset = DATASETS[name]
         if root is not None:
-            notes.append(f"{dataset.title} found in {_catalogue.place(root)}")
+            notes.append(f"{dataset.title} found in {catalogue.place(root)}")
             continue
-        _probe.await_one(asked[name], deadline)
-        replies = [_probe.answer(future, 0.0, timeout) for future in asked[name]]
+        probe.await_one(asked[name], deadline)
+        replies = [probe.answer(future, 0.0, timeout) for future in asked[name]]
         good = [m.url for m, reply in zip(dataset.mirrors, replies, strict=True) if not reply.reason]
         if good:
             notes.append(f"{dataset.title} can be downloaded from {good[0]}")
@@ -202,7 +202,7 @@ def fetch():
     for name, dataset in DATASETS.items():
         root = _folder(name)
         for file in sorted(dataset.files):
-            _catalogue.read(dataset, root, file)
+            catalogue.read(dataset, root, file)
 
 
 def _check(argument, got, allowed):
@@ -213,24 +213,24 @@ def _check(argument, got, allowed):
 
 def _folder(name):
     """The folder that holds a data set, after a download if need be."""
-    root = _catalogue.locate(DATASETS[name])
+    root = catalogue.locate(DATASETS[name])
     if root is None:
-        root = _catalogue.cache_folder()
-        _download.download(DATASETS[name], root)
+        root = catalogue.cache_folder()
+        download.download(DATASETS[name], root)
     return root
 
 
 def main(arguments=None):
     """Run the command line; return its exit code."""
     parser = argparse.ArgumentParser(
-        prog="python -m gmmlib.datasets", description="The paper-scale data sets."
+        prog="python -m gmmlib.data.datasets", description="The paper-scale data sets."
     )
     parser.add_argument("command", choices=("status", "fetch"), help="say what is here, or get what is not")
     command = parser.parse_args(arguments).command
     try:
         if command == "fetch":
             fetch()
-        return 0 if _status.show() else 1
+        return 0 if status.show() else 1
     except DatasetError as error:
         print(error, file=sys.stderr)
         return 1

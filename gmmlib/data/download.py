@@ -13,8 +13,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from gmmlib import _archive, _catalogue, _probe
-from gmmlib._catalogue import DatasetError, WrongContentError
+from gmmlib.data import archive, catalogue, probe
+from gmmlib.data.catalogue import DatasetError, WrongContentError
 
 PATIENCE = 8.0  # seconds for the first answer of a mirror, name look-up included
 TIMEOUTS = 5.0, 30.0  # seconds to connect, and between two pieces of a transfer
@@ -39,7 +39,7 @@ def download(dataset, root):
     try:
         root.mkdir(parents=True, exist_ok=True)
         _sweep(root)
-        missing = _catalogue.absent(dataset, root)
+        missing = catalogue.absent(dataset, root)
         if not missing:  # another process was quicker
             return
         with tempfile.TemporaryDirectory(dir=root, prefix=STAGE, ignore_cleanup_errors=True) as stage:
@@ -49,7 +49,7 @@ def download(dataset, root):
         reason = "there is not enough memory" if isinstance(error, MemoryError) else error
         raise DatasetError(
             f"{dataset.title} cannot be stored in {root}: {reason}; make room or allow writing there, "
-            f"or set {_catalogue.VARIABLE} to a folder that holds the data"
+            f"or set {catalogue.VARIABLE} to a folder that holds the data"
         ) from error
 
 
@@ -67,11 +67,11 @@ def _sweep(root):
 def _fill(dataset, stage, missing):
     """Bring the missing files into `stage` from the first mirror that has them right."""
     deadline = time.monotonic() + PATIENCE
-    asked = [_probe.ask(_probe.first_url(dataset, mirror), PATIENCE) for mirror in dataset.mirrors]
+    asked = [probe.ask(probe.first_url(dataset, mirror), PATIENCE) for mirror in dataset.mirrors]
     reasons = []
     for mirror, future in zip(dataset.mirrors, asked, strict=True):
         try:
-            reply = _probe.answer(future, deadline, PATIENCE)
+            reply = probe.answer(future, deadline, PATIENCE)
             if reply.status is None:
                 raise MirrorError(reply.reason)
             bring = _from_folder if mirror.inside is None else _from_archive
@@ -80,7 +80,7 @@ def _fill(dataset, stage, missing):
             reasons.append(f"  {mirror.url} {error}")
     raise DatasetError(
         f"{dataset.title} could not be downloaded:\n" + "\n".join(reasons) + "\n"
-        f"Try again later, or set {_catalogue.VARIABLE} to a folder that holds {dataset.folder}/ "
+        f"Try again later, or set {catalogue.VARIABLE} to a folder that holds {dataset.folder}/ "
         f'({min(dataset.files)}, ...), or use scale="sample", which needs no download.'
     )
 
@@ -92,13 +92,13 @@ def _from_folder(dataset, mirror, stage, missing):
         target = stage / dataset.folder / name
         if target.exists():
             continue
-        _get(mirror.url + name, arriving, _catalogue.LARGEST, name)
+        _get(mirror.url + name, arriving, catalogue.LARGEST, name)
         try:
             if name in dataset.containers:
-                _catalogue.verified(arriving.read_bytes(), dataset.containers[name])
-            _catalogue.verified(_catalogue.content(arriving), dataset.files[name])
+                catalogue.verified(arriving.read_bytes(), dataset.containers[name])
+            catalogue.verified(catalogue.content(arriving), dataset.files[name])
         except WrongContentError as error:
-            begins = _archive.head(arriving)  # a web page, say, or nothing
+            begins = archive.head(arriving)  # a web page, say, or nothing
             raise MirrorError(f"sent a wrong {name}: {error}; it begins with {begins!r}") from error
         target.parent.mkdir(parents=True, exist_ok=True)
         os.replace(arriving, target)
@@ -110,15 +110,15 @@ def _from_archive(dataset, mirror, stage, missing):
     _get(mirror.url, arriving, LARGEST_ARCHIVE, dataset.title)
     wanted = {mirror.inside + name: name for name in missing}
     try:
-        for member, data in _archive.members(arriving, wanted, _catalogue.LARGEST):
+        for member, data in archive.members(arriving, wanted, catalogue.LARGEST):
             # A second member of the same name, which no honest archive has, is checked like the first.
             name = wanted[member]
             target = stage / dataset.folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(_catalogue.verified(data, dataset.files[name]))
+            target.write_bytes(catalogue.verified(data, dataset.files[name]))
     except WrongContentError as error:
         raise MirrorError(f"sent a wrong {name}: {error}") from error
-    except _archive.ArchiveError as error:
+    except archive.ArchiveError as error:
         raise MirrorError(f"sent {error}") from error
     lacking = [name for name in missing if not (stage / dataset.folder / name).is_file()]
     if lacking:
@@ -190,7 +190,7 @@ def _get(url, path, limit, title):
                     progressbar=bar,
                     chunk_size=2**16,
                     timeout=TIMEOUTS,
-                    headers=_probe.HEADERS,
+                    headers=probe.HEADERS,
                     hooks={"response": _short_redirect},
                 )
                 return fetch(url, sink, None)
@@ -199,4 +199,4 @@ def _get(url, path, limit, title):
                     raise
                 broken = bar.total is not None  # pooch sets it when the transfer begins
                 if last or not broken:  # one that never began will not begin a second later either
-                    raise MirrorError("broke off" if broken else _probe.reason(error, TIMEOUTS[1])) from error
+                    raise MirrorError("broke off" if broken else probe.reason(error, TIMEOUTS[1])) from error

@@ -17,10 +17,13 @@ from scipy import fft
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
-from gmmlib import _checks, _contents, checkpoint, online, posterior, storage
+from gmmlib import _checks, _contents, posterior, storage
 from gmmlib.base import Mixture, OfImages, Scoring
-from gmmlib.checkpoint import Checkpoint
-from gmmlib.em import Mechanism, Saved, Workers, record
+from gmmlib.em import checkpoint, online
+from gmmlib.em.algorithm import Mechanism
+from gmmlib.em.checkpoint import Checkpoint
+from gmmlib.em.loop import Saved, record
+from gmmlib.em.workers import Workers
 from gmmlib.spectrum import fold, powers, unfold
 
 EMPTY = 1e-10  # share of the weight below which a component has no images left
@@ -172,7 +175,7 @@ class ConvolutionalGMM(OfImages, Mixture):
         (K, H, W//2 + 1)}``.
     mechanism : {"deterministic", "stochastic", "hard", "annealed"} or mapping
         What the M-step is given: all posteriors, one component drawn from each row's, the most probable
-        alone, or posteriors of a temperature that falls; see `gmmlib.em.Mechanism`.
+        alone, or posteriors of a temperature that falls; see `gmmlib.em.algorithm.Mechanism`.
     random_state : int, Generator, RandomState or None
         Randomness of the start and of the stochastic mechanism.
     chunk_size : int

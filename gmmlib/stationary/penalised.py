@@ -1,8 +1,8 @@
 r"""Convolutional mixtures that pay for overlap, or for width: EM with a penalised M-step.
 
 Both maximise the mean log-likelihood less ``strength`` times a penalty of the spectra alone, so the E-step
-is that of `gmmlib.convolutional` and the M-step maximises, over log spectra theta and with the mass R and
-the mean powers of each component,
+is that of `gmmlib.stationary.convolutional` and the M-step maximises, over log spectra theta and with the
+mass R and the mean powers of each component,
 
 .. math:: -\sum_{kf} \frac{w(f)}2 \Big[ R_k \theta_{kf} + Q_{kf} e^{-\theta_{kf}} \Big]
           - \text{strength} \cdot \text{penalty}(\theta), \qquad
@@ -28,7 +28,7 @@ from scipy.optimize import minimize
 from sklearn.utils.validation import check_is_fitted
 
 from gmmlib import _checks
-from gmmlib.convolutional import EMPTY, ConvolutionalGMM, Parameters
+from gmmlib.stationary.convolutional import EMPTY, ConvolutionalGMM, Parameters
 
 PENALTIES = ("overlap", "band")
 L_BFGS_STEPS = 10  # in an M-step; more of them magnify rounding, and win little
@@ -102,7 +102,7 @@ class PenalisedGMM(ConvolutionalGMM):
     n_components : int
         Components K.
     penalty : {"overlap", "band"}
-        See `gmmlib.overlap`.
+        See `gmmlib.stationary.penalised`.
     strength : float
         Of the penalty; 0 is `ConvolutionalGMM`.
     max_iter, tol, variance_floor, init, random_state, chunk_size, callback, progress, zero_mean_patches

@@ -16,8 +16,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from gmmlib import _checks, posterior
 from gmmlib.base import Stored
-from gmmlib.convolutional import ConvolutionalGMM
-from gmmlib.full import FullGMM
+from gmmlib.full.estimator import FullGMM
+from gmmlib.stationary.convolutional import ConvolutionalGMM
 
 CODES = ("log_joint", "standardised_log_joint", "posterior")
 METHODS = ("fit", "log_joint", "predict", "predict_proba", "score_samples", "score")

@@ -1,7 +1,7 @@
 """The table that says which paper-scale files are on this machine, and whether they are right."""
 
-from gmmlib import _catalogue
-from gmmlib._catalogue import DATASETS, DatasetError
+from gmmlib.data import catalogue
+from gmmlib.data.catalogue import DATASETS, DatasetError
 
 
 def show():
@@ -12,16 +12,16 @@ def show():
     DatasetError
         If GMMLIB_DATA is not a folder.
     """
-    named = _catalogue.named_folder()
+    named = catalogue.named_folder()
     if named is not None:
-        _catalogue.check_folder(named)
-    root = named or _catalogue.cache_folder()
-    print(f"data folder: {_catalogue.place(root)}")
+        catalogue.check_folder(named)
+    root = named or catalogue.cache_folder()
+    print(f"data folder: {catalogue.place(root)}")
     print(f"{'data set':<10}{'files':>10}  {'verified':<10}where")
     trouble = []
     for dataset in DATASETS.values():
         try:
-            missing = _catalogue.absent(dataset, root)
+            missing = catalogue.absent(dataset, root)
         except DatasetError as error:  # a folder that may not be entered; the next one may
             print(f"{dataset.title:<10}{f'?/{len(dataset.files)}':>10}  {'no':<10}{root / dataset.folder}")
             trouble.append(str(error))
@@ -44,7 +44,7 @@ def _wrong(dataset, root, files):
     complaints = []
     for file in files:
         try:
-            _catalogue.read(dataset, root, file)
+            catalogue.read(dataset, root, file)
         except DatasetError as error:
             complaints.append(str(error))
     return complaints

@@ -28,11 +28,12 @@ from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils.validation import check_is_fitted
 
-from gmmlib import _checks, _contents, _kernels, convolutional, posterior, storage
+from gmmlib import _checks, _contents, _kernels, posterior, storage
 from gmmlib.base import LearnedByEM
-from gmmlib.convolutional import ConvolutionalGMM
-from gmmlib.em import Workers
+from gmmlib.em.workers import Workers
 from gmmlib.spectrum import fold, powers, unfold
+from gmmlib.stationary import convolutional
+from gmmlib.stationary.convolutional import ConvolutionalGMM
 
 UNDERFLOW = 600.0  # nats below which a product of densities over their largest may leave float64
 
@@ -140,7 +141,7 @@ def random_top(flat, density, rows, n_top, rng):
 
     Parameters
     ----------
-    flat : gmmlib.convolutional.Parameters
+    flat : gmmlib.stationary.convolutional.Parameters
         A mixture of single images.
     density : callable
         Indices of groups (n,) to the log densities (n, G, K) of their images.

@@ -16,7 +16,8 @@ from typing import NamedTuple
 import numpy as np
 
 import gmmlib
-from gmmlib import _contents, _streams, storage
+from gmmlib import _contents, storage
+from gmmlib.em import streams
 
 try:
     import fcntl
@@ -36,7 +37,7 @@ class State(NamedTuple):
 
     statistics: dict  # arrays and numbers by name
     log_likelihoods: np.ndarray  # (iterations so far + 1,)
-    mechanism: dict  # of `gmmlib.em.Mechanism.state`
+    mechanism: dict  # of `gmmlib.em.algorithm.Mechanism.state`
 
 
 class Checkpoint:
@@ -114,7 +115,7 @@ class Checkpoint:
             statistics = {name: values[()] for name, values in arrays.items()}
             state = State(statistics, trace, record["mechanism"])
             check(state)
-            _streams.restore(self.model.random_state, record["stream"])
+            streams.restore(self.model.random_state, record["stream"])
             self._seen = seen
             return state
 
@@ -159,7 +160,7 @@ class Checkpoint:
             )
 
     def writer(self, pack, mechanism=None):
-        """What `gmmlib.em.em` calls to save statistics, which `pack` turns into arrays by name; or None."""
+        """What `em` calls to save statistics, which `pack` turns into arrays by name; or None."""
         if self.path is None:
             return None
         state = dict if mechanism is None else mechanism.state
@@ -169,7 +170,7 @@ class Checkpoint:
         """Replace the state; at every moment there is a whole one on the disk, or none yet."""
         arrays = {**statistics, "log_likelihoods": np.asarray(log_likelihoods)}
         record = {"names": sorted(arrays), "fit": self.fit, "tol": float(self.model.tol)}
-        record |= {"mechanism": mechanism, "stream": _streams.state(self.model.random_state)}
+        record |= {"mechanism": mechanism, "stream": streams.state(self.model.random_state)}
         if not self._ours():
             raise FileExistsError(
                 f"checkpoint={str(self.path)!r} must be left to the fit that writes it; got another file put "
@@ -227,8 +228,8 @@ def _described(name, value):
         yield name, int(value)
     elif isinstance(value, numbers.Real):
         yield name, float(value)
-    elif isinstance(value, _streams.STREAMS):
-        digest = hashlib.sha256(_streams.identity(value).encode()).hexdigest()
+    elif isinstance(value, streams.STREAMS):
+        digest = hashlib.sha256(streams.identity(value).encode()).hexdigest()
         yield name, f"{type(value).__name__} in state {digest[:16]}"
     elif hasattr(value, "keys") and not hasattr(value, "__array__"):
         yield name, f"mapping of {sorted(map(str, value))}"

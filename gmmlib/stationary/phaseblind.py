@@ -32,8 +32,8 @@ from sklearn.utils.validation import check_is_fitted
 
 from gmmlib import _checks, _contents, storage
 from gmmlib.base import Mixture, OfImages
-from gmmlib.em import Workers
-from gmmlib.full import FullGMM
+from gmmlib.em.workers import Workers
+from gmmlib.full.estimator import FullGMM
 from gmmlib.spectrum import fold, powers, unfold
 
 ROWS_AT_ONCE = 2048  # images transformed at a time by one thread

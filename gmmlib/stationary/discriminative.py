@@ -36,11 +36,13 @@ from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
-from gmmlib import _checks, _contents, _interrupts, _kernels, convolutional, storage
+from gmmlib import _checks, _contents, _kernels, storage
 from gmmlib.base import BayesRule, OfImages
-from gmmlib.convolutional import ConvolutionalGMM, Parameters, coefficients
-from gmmlib.em import Workers
+from gmmlib.em import interrupts
+from gmmlib.em.workers import Workers
 from gmmlib.spectrum import fold, powers
+from gmmlib.stationary import convolutional
+from gmmlib.stationary.convolutional import ConvolutionalGMM, Parameters, coefficients
 
 LOWEST = 1e-2  # of the common filter: no spectrum is above a hundred times the mean power
 
@@ -171,7 +173,7 @@ def maximise(logits, filters, function, highest, max_iter, report=None):
     bounds[n_components:, 0] = LOWEST
     bounds[n_components:, 1] = np.tile(highest, n_components)
     start = np.clip(np.concatenate([logits, filters.ravel()]), *bounds.T)
-    with _interrupts.deferred() as interrupted:
+    with interrupts.deferred() as interrupted:
         try:
             note(start, -downhill(start)[0])
         except StopIteration:
@@ -223,8 +225,8 @@ class DiscriminativeGMM(OfImages, ClassifierMixin, BayesRule, BaseEstimator):
     spectra_, filters_ : ndarray, (C, K, H, W//2 + 1)
         Power spectra of components, in squared grey levels, and of their whitening filters, one by them.
     objectives_ : ndarray, (number of iterations + 1,)
-        The objective J of `gmmlib.discriminative`, nats an image, at the start and after each iteration;
-        it never falls.
+        The objective J of this module, nats an image, at the start and after each iteration; it never
+        falls.
     n_iter_ : int
         L-BFGS iterations run.
     image_shape_ : (int, int)

@@ -11,7 +11,8 @@ Samples that miss the same coordinates share one factorisation a component.
 import numpy as np
 from scipy.linalg import solve_triangular
 
-from gmmlib import posterior, whitening
+from gmmlib import posterior
+from gmmlib.full import whitening
 
 
 def patterns(X):

@@ -2,7 +2,7 @@
 
 The samples are turned once into their principal axes, and columns that never vary are set aside; both
 leave every density as it is.  In those coordinates the E-step drops components as soon as they are
-provably out of reach (see `gmmlib.whitening`), and the M-step of a component visits only the samples
+provably out of reach (see `gmmlib.full.whitening`), and the M-step of a component visits only the samples
 whose posterior is not 0.
 
 With ``w[n]`` the row weights and ``r[n, k]`` the posteriors, the M-step is
@@ -24,8 +24,10 @@ from sklearn.utils import check_random_state
 from sklearn.utils.extmath import row_norms
 from threadpoolctl import threadpool_limits
 
-from gmmlib import _checks, _kernels, posterior, triangular, whitening
-from gmmlib.em import Mechanism, Workers
+from gmmlib import _checks, _kernels, posterior
+from gmmlib.em.algorithm import Mechanism
+from gmmlib.em.workers import Workers
+from gmmlib.full import triangular, whitening
 
 ASIDE = 0.1  # standard deviations between components that start at one place
 EMPTY = 1e-10  # share of the weight below which a component has no samples left

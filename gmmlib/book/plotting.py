@@ -18,7 +18,7 @@ WHITE = 1.0
 @contextmanager
 def style():
     """Draw inside with the book's style."""
-    with as_file(files("gmmlib") / "book.mplstyle") as path, plt.style.context(path):
+    with as_file(files("gmmlib.book") / "book.mplstyle") as path, plt.style.context(path):
         yield
 
 

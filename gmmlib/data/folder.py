@@ -8,8 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from gmmlib import _catalogue, _checks, _pictures
-from gmmlib._catalogue import DatasetError
+from gmmlib import _checks
+from gmmlib.data import catalogue, pictures
+from gmmlib.data.catalogue import DatasetError
 
 LARGEST = 2**31  # bytes of a file; the largest picture of 16-bit colours that Pillow opens has fewer
 
@@ -152,15 +153,15 @@ def _read(path, min_side):
     """The picture, or None and the reason why it is left out."""
     try:
         with open(path, "rb") as file:
-            image = _pictures.grey(file)
+            image = pictures.grey(file)
     except UnidentifiedImageError:
         return None, "not a picture of a kind that Pillow reads, or damaged at its beginning"
-    except (_pictures.NoGreyError, Image.DecompressionBombError) as error:
+    except (pictures.NoGreyError, Image.DecompressionBombError) as error:
         return None, str(error)
     except MemoryError:
         return None, "needs more memory than there is"
     except Exception as error:  # what is damaged raises nearly anything
-        if _catalogue.is_of_the_system(error):
+        if catalogue.is_of_the_system(error):
             return None, f"cannot be read: {error.strerror}"
         return None, f"cannot be decoded: {' '.join(str(error).split()) or type(error).__name__}"
     if min(image.shape) < min_side:

@@ -22,7 +22,7 @@ import numpy as np
 from scipy import fft
 
 from gmmlib import _checks
-from gmmlib.em import Workers
+from gmmlib.em.workers import Workers
 from gmmlib.spectrum import fold
 
 LARGEST = 1024  # pixels; a bispectrum of so many has a million entries

@@ -6,7 +6,7 @@ circular shifts, plus stationary noise with the power spectrum s_k:
 .. math:: x = T_\\tau m_k + e, \\qquad (T_\\tau m)(h) = m(h - \\tau), \\qquad e \\sim N(0; s_k).
 
 A shift multiplies the transform by ``exp(-2 pi i f.tau)``, which changes no power.  So the log joint of
-an image, a component and a shift is that of `gmmlib.convolutional`, a constant, and the
+an image, a component and a shift is that of `gmmlib.stationary.convolutional`, a constant, and the
 cross-correlation of the image with the template divided by the spectrum, which one inverse transform
 gives at all shifts:
 
@@ -26,11 +26,14 @@ from scipy import fft
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
-from gmmlib import _checks, _contents, _kernels, checkpoint, convolutional, posterior, storage
+from gmmlib import _checks, _contents, _kernels, posterior, storage
 from gmmlib.base import Mixture, OfImages, Scoring
-from gmmlib.checkpoint import Checkpoint
-from gmmlib.em import Saved, Workers
+from gmmlib.em import checkpoint
+from gmmlib.em.checkpoint import Checkpoint
+from gmmlib.em.loop import Saved
+from gmmlib.em.workers import Workers
 from gmmlib.spectrum import fold, powers, unfold
+from gmmlib.stationary import convolutional
 
 TRIPLES = 2**19  # (image, component, shift) triples at a time by one thread: 4 MB
 NOISE = ("stationary", "white")

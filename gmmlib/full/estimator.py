@@ -1,12 +1,16 @@
-"""The estimator of mixtures of Gaussians with full covariances; its steps are in `gmmlib.full_em`."""
+"""The estimator of mixtures of Gaussians with full covariances; its steps are in `gmmlib.full.steps`."""
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from gmmlib import _checks, _contents, full_em, missing, online, whitening
+from gmmlib import _checks, _contents
 from gmmlib.base import Mixture, Scoring
-from gmmlib.checkpoint import Checkpoint
-from gmmlib.em import Mechanism, Saved, Workers, record
+from gmmlib.em import online
+from gmmlib.em.algorithm import Mechanism
+from gmmlib.em.checkpoint import Checkpoint
+from gmmlib.em.loop import Saved, record
+from gmmlib.em.workers import Workers
+from gmmlib.full import missing, steps, whitening
 
 
 class FullGMM(Mixture):
@@ -41,7 +45,7 @@ class FullGMM(Mixture):
         Start `fit` from the parameters of the fit before.
     mechanism : {"deterministic", "stochastic", "hard", "annealed"} or mapping
         What the M-step is given: all posteriors, one component drawn from each row's, the most probable
-        alone, or posteriors of a temperature that falls; see `gmmlib.em.Mechanism`.
+        alone, or posteriors of a temperature that falls; see `gmmlib.em.algorithm.Mechanism`.
     random_state : int, Generator, RandomState or None
         Randomness of the start and of the stochastic mechanism.
     chunk_size : int
@@ -77,7 +81,7 @@ class FullGMM(Mixture):
 
     References
     ----------
-    Dempster, Laird and Rubin (1977), JRSS B 39; for the E-step see `gmmlib.whitening`; for
+    Dempster, Laird and Rubin (1977), JRSS B 39; for the E-step see `gmmlib.full.whitening`; for
     `partial_fit` Cappe and Moulines (2009), JRSS B 71, 593-613.
     """
 
@@ -165,8 +169,8 @@ class FullGMM(Mixture):
             X, weight = X[weight > 0], weight[weight > 0]
         with file, self._workers() as workers:
             most = len(start["weights"]) if warm else self.n_components
-            state = file.read(lambda state: full_em.check_state(state, weight, most))
-            run = full_em.Run(self, X, weight, workers, None if state else start)
+            state = file.read(lambda state: steps.check_state(state, weight, most))
+            run = steps.Run(self, X, weight, workers, None if state else start)
             self._run_em(
                 Saved(run.resume(state, file), state.log_likelihoods) if state else run.start(),
                 run.e_step,
@@ -216,22 +220,22 @@ class FullGMM(Mixture):
         X, weight = X[weight > 0], weight[weight > 0]
         if first:
             with self._workers() as workers:
-                run = full_em.Run(self, X, weight, workers, start)
+                run = steps.Run(self, X, weight, workers, start)
                 self._set(run.unturned(run.start()))
         moments = self._online
         if moments is None:
-            steps = 0 if first else 1  # a first batch counts in full, for the start came from it
-            moments = online.start(self.weights_, self.means_, self.covariances_, self.reg_covar, steps)
+            n_steps = 0 if first else 1  # a first batch counts in full, for the start came from it
+            moments = online.start(self.weights_, self.means_, self.covariances_, self.reg_covar, n_steps)
             record(self, np.empty(0))
             self.component_counts_ = np.empty(0, dtype=np.int64)
         joint = self.log_joint(X)
-        resp, evidence = full_em.normalised(joint)
+        resp, evidence = steps.normalised(joint)
         moments = online.step(moments, X, resp * weight[:, None], weight.sum())
         learned = online.parameters(moments, self.reg_covar, self.means == "zero")
         try:
-            scorer = full_em.turned(*learned)
+            scorer = steps.turned(*learned)
         except np.linalg.LinAlgError:
-            raise ValueError(f"A covariance is singular after this batch. {full_em.REMEDIES}") from None
+            raise ValueError(f"A covariance is singular after this batch. {steps.REMEDIES}") from None
         self._set(learned)
         self._scorer.append(scorer)
         self._online = moments
@@ -251,7 +255,8 @@ class FullGMM(Mixture):
         """Draw the missing values of each sample given what is observed of it, exactly.
 
         A component is drawn from the posterior of what is observed, then the missing values from its
-        conditional Gaussian (`gmmlib.missing`).  A sample's randomness does not depend on what others miss.
+        conditional Gaussian (`gmmlib.full.missing`).  A sample's randomness does not depend on what others
+        miss.
 
         Parameters
         ----------
@@ -338,14 +343,14 @@ class FullGMM(Mixture):
             )
         if model.means == "zero" and arrays["means"].any():
             raise ValueError(f"{where}['means'] must be 0 with means=\"zero\". Save the model again.")
-        model._set(full_em.given(arrays, n_components, dimension, where))
+        model._set(steps.given(arrays, n_components, dimension, where))
         model._parameters()  # a covariance can be positive definite and yet not when it is turned
         model.n_features_in_ = dimension
         _contents.set_column_names(model, names, where)
         model.log_likelihoods_, model.converged_, model.n_iter_ = _contents.run(arrays, where, online=True)
         counts, name = arrays["component_counts"], f"{where}['component_counts']"
         n_values = len(model.log_likelihoods_)
-        model.component_counts_ = full_em.given_counts(counts, n_values, n_components, name)
+        model.component_counts_ = steps.given_counts(counts, n_values, n_components, name)
         return model
 
     def __sklearn_tags__(self):
@@ -429,10 +434,10 @@ class FullGMM(Mixture):
         learned = self._learned()
         if any(a is not b for a, b in zip(getattr(self, "_own", (None,) * 3), learned.values(), strict=True)):
             n_components, dimension = np.size(self.weights_), np.size(self.means_) // np.size(self.weights_)
-            self._set(full_em.given(learned, n_components, dimension, "the fitted model"), n_components)
+            self._set(steps.given(learned, n_components, dimension, "the fitted model"), n_components)
             self.n_features_in_ = dimension
         if not self._scorer:
-            self._scorer.append(full_em.turned(*self._own))
+            self._scorer.append(steps.turned(*self._own))
         return self._scorer[0]
 
     def __setstate__(self, state):
@@ -443,11 +448,11 @@ class FullGMM(Mixture):
 
     @staticmethod
     def _evidence(joint):
-        return full_em.normalised(joint)[1]
+        return steps.normalised(joint)[1]
 
     @staticmethod
     def _posteriors(joint):
-        return full_em.normalised(joint)[0]
+        return steps.normalised(joint)[0]
 
     def _scoring(self, X, everything):
         """How `Mixture` scores samples; unless `everything`, far components of a sample may be dropped."""

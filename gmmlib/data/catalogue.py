@@ -52,7 +52,7 @@ class Dataset(NamedTuple):
 
 
 def _photographs():
-    lines = resources.files("gmmlib").joinpath("bsds500.sha256").read_text(encoding="ascii").splitlines()
+    lines = resources.files("gmmlib.data").joinpath("bsds500.sha256").read_text(encoding="ascii").splitlines()
     return {name: digest for digest, name in (line.split() for line in lines)}
 
 

@@ -16,9 +16,9 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter, validat
 
 from gmmlib import _checks, _contents, posterior
 from gmmlib.base import BayesRule
-from gmmlib.convolutional import ConvolutionalGMM
-from gmmlib.full import FullGMM
-from gmmlib.stack import StackedGMM
+from gmmlib.compose.stack import StackedGMM
+from gmmlib.full.estimator import FullGMM
+from gmmlib.stationary.convolutional import ConvolutionalGMM
 
 STORABLE = {density.__name__: density for density in (ConvolutionalGMM, FullGMM, StackedGMM)}
 SEEDS = 2**32  # seeds of densities lie below it

@@ -7,7 +7,7 @@ import tarfile
 import zipfile
 from stat import S_IFMT, S_IFREG
 
-from gmmlib import _catalogue
+from gmmlib.data import catalogue
 
 LARGEST_UNPACKED = 2**31  # bytes of all members together, chosen or not
 MOST_MEMBERS = 100_000
@@ -43,7 +43,7 @@ def members(path, chosen, largest):
     except (ArchiveError, MemoryError):
         raise
     except Exception as error:  # what is damaged raises nearly anything
-        if _catalogue.is_of_the_system(error):
+        if catalogue.is_of_the_system(error):
             raise
         raise ArchiveError(f"a damaged archive: {error}") from error
 

