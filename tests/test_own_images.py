@@ -585,7 +585,7 @@ def test_folders_deeper_than_the_stack_of_python(tmp_path, monkeypatch):
         return scandir(tmp_path if next(left, None) is not None else tmp_path / "d")
 
     monkeypatch.setattr(os, "scandir", again)
-    monkeypatch.setattr(folder, "_no_file", lambda path: None)
+    monkeypatch.setattr(reader, "_no_file", lambda path: None)
     monkeypatch.setattr(os.path, "isdir", lambda path: Path(path).name == "d")
     assert len(reader._search(tmp_path, recursive=True)) == depth
 
