@@ -118,3 +118,14 @@ def gather_centred(values, rows, centre, share, unit, out):
         scale = np.sqrt(share[row] * unit)
         for j in range(out.shape[1]):
             out[i, j] = scale * (values[row, j] - centre[j])
+
+
+@compiled
+def covariance(second, mass, difference, ridge, out):
+    """out[i, j] = second[i, j] / mass - difference[i] difference[j], for j <= i; plus the ridge for j = i."""
+    by_rows = out.strides[0] > out.strides[1]
+    for i in range(out.shape[0]):
+        for j in range(i + 1) if by_rows else range(i, out.shape[0]):
+            row, column = (i, j) if by_rows else (j, i)
+            out[row, column] = second[row, column] / mass - difference[row] * difference[column]
+        out[i, i] += ridge

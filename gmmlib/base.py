@@ -18,16 +18,16 @@ from sklearn.utils.validation import check_is_fitted
 
 from gmmlib import _checks, posterior, storage
 from gmmlib.em.loop import em, record
-from gmmlib.em.workers import Workers
+from gmmlib.em.workers import Workers, merge
 
 
 class Scoring(NamedTuple):
-    """How the rows of a data set are scored: in chunks, which threads share."""
+    """How the rows of a data set are scored: in blocks, which threads share."""
 
     n_rows: int
     n_components: int
     log_joint: object  # slice of rows -> log joints (n, K), nats
-    chunk_size: int
+    workers: Workers
 
 
 class Stored:
@@ -121,6 +121,42 @@ class LearnedByEM(Stored):
         trace.pass_on_interrupt()
 
 
+class Additive:
+    """Mixtures whose E-step leaves statistics that add, so that anybody can run EM over their own storage.
+
+    ``model.m_step(reduce(model.merge, map(model.statistics, parts)))`` is an iteration of EM over the parts.
+    """
+
+    merge = staticmethod(merge)
+
+    def statistics(self, X, sample_weight=None):
+        """Sufficient statistics of rows under the parameters of now: one E-step.
+
+        Parameters
+        ----------
+        X : array-like, (N, ...)
+            Rows like those of `fit`.
+        sample_weight : array-like, (N,), optional
+
+        Returns
+        -------
+        NamedTuple
+            Fields add.  `log_likelihood` is the weighted sum over the rows in nats, `weight` that of the
+            weights.
+        """
+        check_is_fitted(self)
+        return self._statistics_of(X, sample_weight)
+
+    def m_step(self, statistics):
+        """Set the parameters to the maximum for statistics under the parameters of now; returns self.
+
+        The record of the last fit stays as it is.
+        """
+        check_is_fitted(self)
+        self._set_from(statistics)
+        return self
+
+
 class Mixture(LearnedByEM, DensityMixin, BaseEstimator):
     """Mixtures of K components that are scored row by row."""
 
@@ -200,13 +236,13 @@ class Mixture(LearnedByEM, DensityMixin, BaseEstimator):
         return hasattr(self, "weights_")
 
     def _by_chunk(self, X, function, *, per_component=False, dtype=np.float64, everything=False):
-        """Fill an array (N,) or (N, K) with a function of the log joints of each chunk."""
+        """Fill an array (N,) or (N, K) with a function of the log joints of each block."""
         check_is_fitted(self)
         scoring = self._scoring(X, everything)
 
         def evaluate(rows):
             return function(_checks.log_joints(scoring.log_joint(rows), rows.start))
 
-        with Workers(scoring.chunk_size) as workers:
+        with scoring.workers as workers:
             shape = (scoring.n_rows, scoring.n_components) if per_component else scoring.n_rows
             return workers.fill(evaluate, np.empty(shape, dtype=dtype))

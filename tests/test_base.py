@@ -57,7 +57,7 @@ class DiagonalGMM(Mixture):
             total = workers.sum(lambda rows: statistics(parameters, rows), len(X))
             return total, total.log_likelihood / weight.sum()
 
-        with Workers(7) as workers:
+        with Workers(7, 7) as workers:
             self._run_em(start, e_step, self._m_step, self._put)
         return self
 
@@ -74,7 +74,9 @@ class DiagonalGMM(Mixture):
 
     def _scoring(self, X, everything):
         parameters = self.weights_, self.means_, self.variances_
-        return Scoring(len(X), len(self.weights_), lambda rows: log_joint(*parameters, X[rows]), 7)
+        return Scoring(
+            len(X), len(self.weights_), lambda rows: log_joint(*parameters, X[rows]), Workers(7, 7)
+        )
 
     def _draw(self, labels, rng):
         noise = rng.standard_normal((len(labels), self.means_.shape[1]))

@@ -545,7 +545,7 @@ def test_an_empty_component_is_put_elsewhere_with_a_warning(case):
     assert warning.category is ConvergenceWarning
     assert warning.filename == __file__
     assert str(warning.message) == (
-        "Components [1] lost all their images; each was put in the place of half the heaviest one. "
+        "Components [1] lost all their images; each was re-initialised by splitting the heaviest one. "
         "Fewer components may fit these data as well."
     )
     assert np.isfinite(model.spectra_).all()

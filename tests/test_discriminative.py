@@ -74,7 +74,7 @@ def evaluated(x, labels, logits, filters, shrinkage=0.0, weight=None, chunk_size
     common = folded(common_power(x.shape[1:]), layout)
     P = powers(x, layout)
     problem = Problem(P, labels, weight, layout.multiplicity, common, N_CLASSES, shrinkage)
-    with Workers(chunk_size) as workers:
+    with Workers(chunk_size, 4) as workers:
         return objective(logits, filters, problem, workers)
 
 

@@ -19,7 +19,7 @@ from sklearn.utils.estimator_checks import check_estimator
 from threadpoolctl import threadpool_limits
 
 from gmmlib import ConvolutionalGMM, FullGMM
-from gmmlib.full import steps
+from gmmlib.full import start as starts
 from gmmlib.storage import ModelFileError
 from tests import oracles
 
@@ -491,9 +491,9 @@ def one_hot(n_rows, n_columns, noise, seed=0):
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_start_from_k_means_is_blind_to_rounding(seed):
-    labels = steps.kmeans_labels(one_hot(200, 20, 0.0), np.ones(200), 12, seed)
+    labels = starts.kmeans_labels(one_hot(200, 20, 0.0), np.ones(200), 12, seed)
     for noise in (1e-16, 1e-15, -1e-15, 1e-14, 1e-13):
-        found = steps.kmeans_labels(one_hot(200, 20, noise), np.ones(200), 12, seed)
+        found = starts.kmeans_labels(one_hot(200, 20, noise), np.ones(200), 12, seed)
         assert_array_equal(found, labels)
 
 
@@ -506,7 +506,7 @@ def test_k_means_is_that_of_scikit_learn_where_nothing_ties(n_components, weight
     theirs = KMeans(n_components, n_init=1, random_state=3, algorithm=algorithm).fit(
         x, sample_weight=weight if weighted else None
     )
-    assert_array_equal(steps.kmeans_labels(x, weight, n_components, 3), theirs.labels_)
+    assert_array_equal(starts.kmeans_labels(x, weight, n_components, 3), theirs.labels_)
 
 
 @pytest.mark.parametrize(
@@ -516,13 +516,13 @@ def test_k_means_is_that_of_scikit_learn_where_nothing_ties(n_components, weight
 def test_k_means_does_not_depend_on_the_units(dtype, exponent):
     x = np.random.default_rng(0).normal(size=(90, 4)).astype(dtype)
     x[::3] += 5
-    labels = steps.kmeans_labels(x, np.ones(90), 4, 0)
+    labels = starts.kmeans_labels(x, np.ones(90), 4, 0)
     assert len(set(labels)) == 4
-    assert_array_equal(steps.kmeans_labels(np.ldexp(x, exponent), np.ones(90), 4, 0), labels)
+    assert_array_equal(starts.kmeans_labels(np.ldexp(x, exponent), np.ones(90), 4, 0), labels)
 
 
 def test_k_means_of_nothing_but_zeros():
-    assert_array_equal(steps.kmeans_labels(np.zeros((9, 2)), np.ones(9), 1, 0), 0)
+    assert_array_equal(starts.kmeans_labels(np.zeros((9, 2)), np.ones(9), 1, 0), 0)
 
 
 def test_without_min_weight_no_component_is_removed():
@@ -653,7 +653,7 @@ def test_an_empty_component_is_put_elsewhere_with_a_warning(dimension, means):
     (warning,) = caught
     assert warning.category is ConvergenceWarning
     assert str(warning.message) == (
-        "Components [1] lost all their samples; each was put in the place of half the heaviest one. "
+        "Components [1] lost all their samples; each was re-initialised by splitting the heaviest one. "
         "Fewer components may fit these data as well; min_weight removes such components."
     )
     assert warning.filename == __file__

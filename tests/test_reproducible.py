@@ -90,7 +90,7 @@ print({
     "FMA": umath.__cpu_features__.get("FMA3", False),
     "numba": numba.core.registry.cpu_target.target_context.codegen().magic_tuple()[1],
     "blas": sorted({lib["architecture"] for lib in threadpoolctl.threadpool_info() if "architecture" in lib}),
-    "chunk": Workers(2048).chunk_size,
+    "chunk": Workers(2048, 100).blocks_per_chunk,
 })
 """
 

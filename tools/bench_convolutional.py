@@ -45,7 +45,7 @@ def iteration(P, layout, parameters, bound):
         chunk @ slope
         return convolutional.Statistics(0.0, resp[: len(chunk)].T @ chunk, 0.0, 0.0)
 
-    with Workers(CHUNK) as workers:
+    with Workers(CHUNK, CHUNK) as workers:
 
         def em():
             slope, constant = convolutional.coefficients(parameters, layout.multiplicity)

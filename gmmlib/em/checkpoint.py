@@ -128,7 +128,7 @@ class Checkpoint:
             raise
         except Exception as error:  # a file that was made to do harm raises nearly anything
             unread = isinstance(error.__cause__, OSError | MemoryError)
-            remedy = "" if unread else " To begin anew, name another file, or move this one away."
+            remedy = "" if unread else " To begin again, name another file, or move this one away."
             raise storage.ModelFileError(
                 f"checkpoint={str(self.path)!r} must be a checkpoint of this fit, or no file yet; got: "
                 f"{str(error) or type(error).__name__}{remedy}"
@@ -189,16 +189,18 @@ class Checkpoint:
         return _signature(self.path) in (None, self._seen)
 
 
-def check_statistics(state, shapes, weight):
+def check_statistics(state, shapes, weight, signed=()):
     """Refuse a state of a fit that is not that of an E-step on rows of such weights.
 
     Parameters
     ----------
     state : State
     shapes : dict
-        Shapes of its arrays by name; "mass" (K,) is one of them.  All but "transform" are of numbers >= 0.
-        Beside them there are the sums "log_likelihood" and "weight".
+        Shapes of its arrays by name; "mass" (K,) is one of them.  Beside them there are the sums
+        "log_likelihood" and "weight".
     weight : ndarray, (N,)
+    signed : tuple of str
+        Names of arrays that may hold numbers below 0.
     """
     found = state.statistics
     expected = shapes | {"log_likelihood": (), "weight": ()}
@@ -210,7 +212,7 @@ def check_statistics(state, shapes, weight):
     for name, values in found.items():
         if values.dtype != np.float64 or not np.isfinite(values).all():
             raise ValueError(f"its {name} must be finite numbers in float64.")
-        if name not in ("transform", "log_likelihood") and np.min(values) < 0:
+        if name not in (*signed, "log_likelihood") and np.min(values) < 0:
             raise ValueError(f"its {name} must not be negative; got {np.min(values):g}.")
     sums = np.array([found["weight"], found["mass"].sum()])
     if not np.allclose(sums, weight.sum(), 1e-6, 0):

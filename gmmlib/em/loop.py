@@ -1,7 +1,7 @@
 """The EM loop and its trace; it knows no model.
 
-EM is a sum: an E-step over a chunk of rows returns *sufficient statistics*, a named tuple whose
-fields add (see `gmmlib.em.workers`), and the M-step takes the total.
+Statistics and parameters pass through as they are; how statistics add up is the matter of
+`gmmlib.em.workers`.
 """
 
 from typing import NamedTuple

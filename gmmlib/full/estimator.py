@@ -4,16 +4,18 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from gmmlib import _checks, _contents
-from gmmlib.base import Mixture, Scoring
+from gmmlib.base import Additive, Mixture, Scoring
 from gmmlib.em import online
 from gmmlib.em.algorithm import Mechanism
 from gmmlib.em.checkpoint import Checkpoint
 from gmmlib.em.loop import Saved, record
 from gmmlib.em.workers import Workers
 from gmmlib.full import missing, steps, whitening
+from gmmlib.full import start as starts
+from gmmlib.full.run import Run, warn_of_empty
 
 
-class FullGMM(Mixture):
+class FullGMM(Additive, Mixture):
     """Gaussian mixture with full covariances, fitted by exact EM.
 
     The answers are those of scikit-learn's ``GaussianMixture(covariance_type="full")`` from the same
@@ -49,7 +51,7 @@ class FullGMM(Mixture):
     random_state : int, Generator, RandomState or None
         Randomness of the start and of the stochastic mechanism.
     chunk_size : int
-        Samples handled at a time by one thread.
+        Samples that a thread takes at a time, in whole blocks of 4096; no digit depends on it.
     callback : callable, optional
         ``callback(model, iteration)`` after the start and each iteration; a true result stops EM.
     checkpoint : path-like, optional
@@ -99,7 +101,7 @@ class FullGMM(Mixture):
         warm_start=False,
         mechanism="deterministic",
         random_state=None,
-        chunk_size=15_000,
+        chunk_size=4096,
         callback=None,
         checkpoint=None,
         progress=False,
@@ -143,7 +145,7 @@ class FullGMM(Mixture):
         Warns
         -----
         ConvergenceWarning
-            If a component lost all its samples and was put elsewhere.
+            If a component lost all its samples and was re-initialised.
         """
         self._check_settings()
         try:
@@ -169,10 +171,13 @@ class FullGMM(Mixture):
             X, weight = X[weight > 0], weight[weight > 0]
         with file, self._workers() as workers:
             most = len(start["weights"]) if warm else self.n_components
-            state = file.read(lambda state: steps.check_state(state, weight, most))
-            run = steps.Run(self, X, weight, workers, None if state else start)
+            state = file.read(lambda state: None)
+            run = Run(self, X, weight, workers, start if state is None else None)
+            if state is not None:
+                with file.judged():
+                    state = Saved(run.resume(state, most), state.log_likelihoods)
             self._run_em(
-                Saved(run.resume(state, file), state.log_likelihoods) if state else run.start(),
+                run.start() if state is None else state,
                 run.e_step,
                 run.m_step,
                 lambda parameters: self._put(run, parameters),
@@ -183,8 +188,38 @@ class FullGMM(Mixture):
             )
 
     def _put(self, run, parameters):
-        self._set(run.unturned(parameters))
+        self._set(steps.columns(parameters, self.reg_covar, run.workers))
         self.component_counts_ = np.array(run.counts)
+
+    def _statistics_of(self, X, sample_weight):
+        """In the axes of the parameters of now."""
+        X, parameters = self._data(X), self._parameters()
+        weight = _checks.sample_weight(sample_weight, len(X))
+        Y = parameters.axes.rotate(X)
+
+        def posteriors(rows, out):
+            joint = whitening.log_joint(Y[rows], parameters.whiteners, out=out)
+            _, evidence = steps.normalised(joint)
+            joint *= weight[rows, None]
+            return weight[rows] @ evidence
+
+        with self._workers() as workers:
+            return steps.e_step(posteriors, Y, weight, parameters.means, workers)
+
+    def _set_from(self, statistics):
+        before = self._parameters()
+        with self._workers() as workers:
+            whiteners = whitening.allocate(*before.means.shape)
+            options = self.reg_covar, self.means == "zero", workers
+            weights, means = steps.m_step(
+                statistics, before.means, whiteners, np.arange(len(before.means)), *options
+            )
+            if not weights.all():
+                empty = np.flatnonzero(weights == 0)
+                warn_of_empty(empty)
+                steps.revive(whiteners, weights, means, empty, self.means == "zero")
+            learned = before._replace(weights=weights, means=means, whiteners=whiteners)
+            self._set(steps.columns(learned, self.reg_covar, workers))
 
     def partial_fit(self, X, y=None, sample_weight=None):
         """Take one step of online EM on a batch of samples.
@@ -220,8 +255,8 @@ class FullGMM(Mixture):
         X, weight = X[weight > 0], weight[weight > 0]
         if first:
             with self._workers() as workers:
-                run = steps.Run(self, X, weight, workers, start)
-                self._set(run.unturned(run.start()))
+                run = Run(self, X, weight, workers, start)
+                self._set(steps.columns(run.start(), self.reg_covar, workers))
         moments = self._online
         if moments is None:
             n_steps = 0 if first else 1  # a first batch counts in full, for the start came from it
@@ -233,7 +268,7 @@ class FullGMM(Mixture):
         moments = online.step(moments, X, resp * weight[:, None], weight.sum())
         learned = online.parameters(moments, self.reg_covar, self.means == "zero")
         try:
-            scorer = steps.turned(*learned)
+            scorer = steps.rotated(*learned)
         except np.linalg.LinAlgError:
             raise ValueError(f"A covariance is singular after this batch. {steps.REMEDIES}") from None
         self._set(learned)
@@ -343,14 +378,14 @@ class FullGMM(Mixture):
             )
         if model.means == "zero" and arrays["means"].any():
             raise ValueError(f"{where}['means'] must be 0 with means=\"zero\". Save the model again.")
-        model._set(steps.given(arrays, n_components, dimension, where))
-        model._parameters()  # a covariance can be positive definite and yet not when it is turned
+        model._set(starts.given(arrays, n_components, dimension, where))
+        model._parameters()  # a covariance can be positive definite and yet not when it is rotated
         model.n_features_in_ = dimension
         _contents.set_column_names(model, names, where)
         model.log_likelihoods_, model.converged_, model.n_iter_ = _contents.run(arrays, where, online=True)
         counts, name = arrays["component_counts"], f"{where}['component_counts']"
         n_values = len(model.log_likelihoods_)
-        model.component_counts_ = steps.given_counts(counts, n_values, n_components, name)
+        model.component_counts_ = starts.given_counts(counts, n_values, n_components, name)
         return model
 
     def __sklearn_tags__(self):
@@ -374,7 +409,7 @@ class FullGMM(Mixture):
         _checks.callback(self.callback)
 
     def _workers(self):
-        return Workers(_checks.positive_integer(self.chunk_size, "chunk_size"))
+        return Workers(_checks.positive_integer(self.chunk_size, "chunk_size"), steps.BLOCK_SIZE)
 
     def _data(self, X, reset=False, missing=False):
         if not reset:
@@ -434,10 +469,10 @@ class FullGMM(Mixture):
         learned = self._learned()
         if any(a is not b for a, b in zip(getattr(self, "_own", (None,) * 3), learned.values(), strict=True)):
             n_components, dimension = np.size(self.weights_), np.size(self.means_) // np.size(self.weights_)
-            self._set(steps.given(learned, n_components, dimension, "the fitted model"), n_components)
+            self._set(starts.given(learned, n_components, dimension, "the fitted model"), n_components)
             self.n_features_in_ = dimension
         if not self._scorer:
-            self._scorer.append(steps.turned(*self._own))
+            self._scorer.append(steps.rotated(*self._own))
         return self._scorer[0]
 
     def __setstate__(self, state):
@@ -463,10 +498,10 @@ class FullGMM(Mixture):
                 samples = np.asarray(X[rows], dtype=np.float64)
                 return missing.log_joint(samples, self.weights_, self.means_, self.covariances_)
             return whitening.log_joint(
-                parameters.axes.turn(X[rows]), parameters.whiteners, everything=everything
+                parameters.axes.rotate(X[rows]), parameters.whiteners, everything=everything
             )
 
-        return Scoring(len(X), len(self.weights_), log_joint, self.chunk_size)
+        return Scoring(len(X), len(self.weights_), log_joint, self._workers())
 
 
 NOT_IN_FIT = (

@@ -32,7 +32,12 @@ _dtrtri = _routine("lapack", "dtrtri", 6)
 
 def allocate(count, size):
     """Room for triangular matrices (size, size), as the rectangles that `member` looks into."""
-    return np.zeros(((count + 1) // 2, size + 1, size))
+    return np.zeros(shape(count, size))
+
+
+def shape(count, size):
+    """Sides of these rectangles."""
+    return (count + 1) // 2, size + 1, size
 
 
 def member(rectangles, k):

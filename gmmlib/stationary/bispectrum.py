@@ -71,7 +71,7 @@ def invariants(X, noise_variance=0.0):
     # Flat full-plane indices of one frequency of each pair f and -f; the other's row is the conjugate.
     row, column = np.divmod(half.bins, shape[1] // 2 + 1)
     first = row * shape[1] + column
-    with Workers(ROWS) as workers:
+    with Workers(ROWS, ROWS) as workers:
         total = workers.sum(lambda rows: _sums(X[rows], first, apart), len(X))
     mean, power, rows = (field / len(X) for field in total)
     B = np.empty((size, size), dtype=complex)
@@ -170,7 +170,7 @@ def _sums(X, first, apart):
 
 
 class Sums(NamedTuple):
-    """Sums over a chunk; the fields of two chunks add."""
+    """Sums over a chunk; the fields of two sets of rows add."""
 
     mean: float
     power: np.ndarray

@@ -18,12 +18,12 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from gmmlib import _checks, _contents, posterior, storage
-from gmmlib.base import Mixture, OfImages, Scoring
+from gmmlib.base import Additive, Mixture, OfImages, Scoring
 from gmmlib.em import checkpoint, online
 from gmmlib.em.algorithm import Mechanism
 from gmmlib.em.checkpoint import Checkpoint
 from gmmlib.em.loop import Saved, record
-from gmmlib.em.workers import Workers
+from gmmlib.em.workers import Workers, block_size
 from gmmlib.spectrum import fold, powers, unfold
 
 EMPTY = 1e-10  # share of the weight below which a component has no images left
@@ -37,7 +37,7 @@ class Parameters(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """What an E-step leaves of its rows; the fields of two chunks add."""
+    """What an E-step leaves of its rows; the fields of two sets of rows add."""
 
     mass: np.ndarray  # (K,)    sum_n w[n] r[n, k]
     power: np.ndarray  # (K, F)  sum_n w[n] r[n, k] P[n, f]
@@ -91,7 +91,7 @@ def m_step(statistics, variance_floor):
 
 
 def revive(parameters, variance_floor):
-    """Put each empty component in the place of half the heaviest one, at another contrast.
+    """Re-initialise each empty component by splitting the heaviest one into two of unlike contrast.
 
     Returns the parameters and the indices of the components that were empty.
     """
@@ -152,7 +152,7 @@ def _expected(parameters):
     return Statistics(weights, weights[:, None] * spectra, 0.0, 1.0)
 
 
-class ConvolutionalGMM(OfImages, Mixture):
+class ConvolutionalGMM(Additive, OfImages, Mixture):
     """Gaussian mixture with circulant covariances, fitted to images by EM in the Fourier domain.
 
     Parameters
@@ -179,7 +179,7 @@ class ConvolutionalGMM(OfImages, Mixture):
     random_state : int, Generator, RandomState or None
         Randomness of the start and of the stochastic mechanism.
     chunk_size : int
-        Images handled at a time by one thread.
+        Images that a thread takes at a time, in whole blocks; no digit depends on it.
     callback : callable, optional
         ``callback(model, iteration)`` after the start and each iteration, with the model usable as
         it stands; a true result stops EM.
@@ -270,7 +270,7 @@ class ConvolutionalGMM(OfImages, Mixture):
         Warns
         -----
         ConvergenceWarning
-            If a component lost all its images and was put elsewhere.
+            If a component lost all its images and was re-initialised.
         """
         self._check_settings()
         X = _checks.images(X)
@@ -279,7 +279,7 @@ class ConvolutionalGMM(OfImages, Mixture):
         layout = self._fold(X)
         file = Checkpoint(self, X, weight)  # before anybody draws from random_state
         mechanism = Mechanism(self.mechanism, len(X), self.random_state)
-        with file, self._workers() as workers:
+        with file, self._workers(layout) as workers:
             saved = self._saved(file, weight, layout, mechanism)
             P = _all_powers(X, layout, workers)
             self._check_variance(P, weight, layout)
@@ -324,7 +324,7 @@ class ConvolutionalGMM(OfImages, Mixture):
         if first:
             _checks.enough_rows(weight, self.n_components)
         layout = self._fold(X) if first else self._layout
-        with self._workers() as workers:
+        with self._workers(layout) as workers:
             P = _all_powers(X, layout, workers)
             if first:
                 self._check_variance(P, weight, layout)
@@ -345,6 +345,16 @@ class ConvolutionalGMM(OfImages, Mixture):
         self.n_iter_ = steps + 1
         return self
 
+    def _statistics_of(self, X, sample_weight):
+        X, layout = self._images(X), self._layout
+        weight = _checks.sample_weight(sample_weight, len(X))
+        with self._workers(layout) as workers:
+            P = _all_powers(X, layout, workers)
+            return self._statistics(self._parameters, P, weight, layout, workers)
+
+    def _set_from(self, statistics):
+        self._set(self._layout, self._m_step(statistics))
+
     def n_parameters(self):
         """Free parameters: weights and the distinct powers of each spectrum."""
         check_is_fitted(self)
@@ -354,9 +364,11 @@ class ConvolutionalGMM(OfImages, Mixture):
         """How `Mixture` scores images: one product of their powers per chunk."""
         X, layout = self._images(X), self._layout
         slope, constant = coefficients(self._parameters, layout.multiplicity)
-        return Scoring(
-            len(X), len(constant), lambda rows: powers(X[rows], layout) @ slope + constant, self.chunk_size
-        )
+
+        def log_joint(rows):
+            return powers(X[rows], layout) @ slope + constant
+
+        return Scoring(len(X), len(constant), log_joint, self._workers(layout))
 
     def _draw(self, labels, rng):
         """Draw an image from each of the components `labels` (N,): (N, H, W)."""
@@ -414,8 +426,9 @@ class ConvolutionalGMM(OfImages, Mixture):
             raise ValueError("X must hold images of at least 2 pixels with zero_mean_patches; got 1 x 1.")
         return layout
 
-    def _workers(self):
-        return Workers(_checks.positive_integer(self.chunk_size, "chunk_size"))
+    def _workers(self, layout):
+        chunk_size = _checks.positive_integer(self.chunk_size, "chunk_size")
+        return Workers(chunk_size, block_size(math.prod(layout.shape)))
 
     def _images(self, X):
         check_is_fitted(self)
@@ -504,8 +517,8 @@ class ConvolutionalGMM(OfImages, Mixture):
         parameters, empty = revive(m_step(statistics, self.variance_floor), self.variance_floor)
         if len(empty):
             _checks.warn(
-                f"Components {empty.tolist()} lost all their images; each was put in the place of half the "
-                "heaviest one. Fewer components may fit these data as well.",
+                f"Components {empty.tolist()} lost all their images; each was re-initialised by splitting "
+                "the heaviest one. Fewer components may fit these data as well.",
                 ConvergenceWarning,
             )
         if not (parameters.spectra > 0).all():

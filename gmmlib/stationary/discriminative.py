@@ -27,6 +27,7 @@ far, since it takes every frequency for fresh evidence; so they are divided by a
 (`tempered`), which leaves a mixture of the same kind.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -39,7 +40,7 @@ from sklearn.utils.validation import check_is_fitted
 from gmmlib import _checks, _contents, _kernels, storage
 from gmmlib.base import BayesRule, OfImages
 from gmmlib.em import interrupts
-from gmmlib.em.workers import Workers
+from gmmlib.em.workers import Workers, block_size
 from gmmlib.spectrum import fold, powers
 from gmmlib.stationary import convolutional
 from gmmlib.stationary.convolutional import ConvolutionalGMM, Parameters, coefficients
@@ -48,7 +49,7 @@ LOWEST = 1e-2  # of the common filter: no spectrum is above a hundred times the 
 
 
 class Statistics(NamedTuple):
-    """What an evaluation leaves of its rows; the fields of two chunks add."""
+    """What an evaluation leaves of its rows; the fields of two sets of rows add."""
 
     objective: float  # sum_n w[n] log p(c_n | x_n), nats
     mass: np.ndarray  # (M,)    sum_n G[n, m]
@@ -210,7 +211,7 @@ class DiscriminativeGMM(OfImages, ClassifierMixin, BayesRule, BaseEstimator):
     random_state : int, Generator, RandomState or None
         Randomness of the starts of EM.
     chunk_size : int
-        Images handled at a time by one thread.
+        Images that a thread takes at a time, in whole blocks; no digit depends on it.
     callback : callable, optional
         ``callback(model, iteration)`` at the start and after each L-BFGS iteration, with the model usable
         as it stands; a true result stops.
@@ -292,7 +293,7 @@ class DiscriminativeGMM(OfImages, ClassifierMixin, BayesRule, BaseEstimator):
         classes, labels = self._numbered(y)
         layout = fold(X.shape[1:])
         by_em = self._start(X, labels, weight)
-        with self._workers() as workers:
+        with self._workers(layout) as workers:
             P = workers.fill(lambda rows: powers(X[rows], layout), np.empty((len(X), len(layout.bins))))
             common = np.maximum(weight @ P / weight.sum(), self.variance_floor)
             w = layout.multiplicity
@@ -388,8 +389,8 @@ class DiscriminativeGMM(OfImages, ClassifierMixin, BayesRule, BaseEstimator):
         _checks.non_negative(self.shrinkage, "shrinkage")
         _checks.callback(self.callback)
 
-    def _workers(self):
-        return Workers(self.chunk_size)
+    def _workers(self, layout):
+        return Workers(self.chunk_size, block_size(math.prod(layout.shape)))
 
     def _by_class(self, values):
         return values.reshape(len(self.classes_), -1, *values.shape[1:])

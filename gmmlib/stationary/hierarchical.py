@@ -29,8 +29,8 @@ from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils.validation import check_is_fitted
 
 from gmmlib import _checks, _contents, _kernels, posterior, storage
-from gmmlib.base import LearnedByEM
-from gmmlib.em.workers import Workers
+from gmmlib.base import Additive, LearnedByEM
+from gmmlib.em.workers import Workers, block_size
 from gmmlib.spectrum import fold, powers, unfold
 from gmmlib.stationary import convolutional
 from gmmlib.stationary.convolutional import ConvolutionalGMM
@@ -47,7 +47,7 @@ class Parameters(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """What an E-step leaves of its groups; the fields of two chunks add."""
+    """What an E-step leaves of its groups; the fields of two sets of groups add."""
 
     top: np.ndarray  # (T,)    sum_n w[n] r[n, t]
     pairs: np.ndarray  # (T, K)  sum_ng w[n] q[n, g, t, k]
@@ -181,7 +181,7 @@ def given(mapping, n_top, n_components, layout, name):
     return Parameters(arrays["top_weights"], arrays["conditionals"], spectra)
 
 
-class HierarchicalGMM(LearnedByEM, DensityMixin, BaseEstimator):
+class HierarchicalGMM(Additive, LearnedByEM, DensityMixin, BaseEstimator):
     """Mixture of top components over groups of images, each a mixture of shared stationary Gaussians.
 
     Parameters
@@ -208,7 +208,7 @@ class HierarchicalGMM(LearnedByEM, DensityMixin, BaseEstimator):
     random_state : int, Generator, RandomState or None
         Randomness of the start.
     chunk_size : int
-        Images handled at a time by one thread, in whole groups.
+        Images that a thread takes at a time, in whole blocks of groups; no digit depends on it.
     callback : callable, optional
         ``callback(model, iteration)`` after the start and each iteration, with the model usable as it
         stands; a true result stops EM.
@@ -312,6 +312,22 @@ class HierarchicalGMM(LearnedByEM, DensityMixin, BaseEstimator):
                 lambda parameters: self._set(layout, parameters),
             )
         return self
+
+    def _statistics_of(self, X, sample_weight):
+        X = _groups(X, self.image_shape_)
+        weight = _checks.sample_weight(sample_weight, len(X))
+        parameters, layout = self._parameters, self._layout
+
+        def of(rows):
+            P = _powers(X[rows], layout)
+            density = log_densities(parameters.spectra, P, layout.multiplicity)
+            return e_step(parameters, density, None if self.fixed_spectra else P, weight[rows])
+
+        with self._workers(X) as workers:
+            return workers.sum(of, len(X))
+
+    def _set_from(self, statistics):
+        self._set(self._layout, m_step(statistics, self._parameters, self.variance_floor))
 
     def log_joint(self, X):
         """Log weight plus log density of each group under each top component, (N, T), nats.
@@ -433,7 +449,8 @@ class HierarchicalGMM(LearnedByEM, DensityMixin, BaseEstimator):
 
     def _workers(self, X):
         chunk_size = _checks.positive_integer(self.chunk_size, "chunk_size")
-        return Workers(max(1, chunk_size // X.shape[1]))
+        n_views = X.shape[1]
+        return Workers(max(1, chunk_size // n_views), block_size(n_views * math.prod(X.shape[2:])))
 
     def _start(self, lower, P, views, weight, view_weight, layout):
         if hasattr(self.init, "keys") and "conditionals" in self.init:

@@ -112,7 +112,7 @@ class PenalisedGMM(ConvolutionalGMM):
     ----------
     log_likelihoods_ : ndarray, (number of iterations + 1,)
         The objective, mean log-likelihood less penalty, in nats an image: it never falls, unless a
-        component lost all its images and was put elsewhere, which warns.  `score` has no penalty in it.
+        component lost all its images and was re-initialised, which warns.  `score` has no penalty in it.
     common_spectrum_ : ndarray, (H, W//2 + 1)
         The spectrum from which components deviate, squared grey levels: their median.
     bands_ : ndarray of bool, (K, H, W//2 + 1)
@@ -183,7 +183,7 @@ class PenalisedGMM(ConvolutionalGMM):
         total, before, multiplicity = statistics
         plain = super()._m_step(total)
         mass, power = total.mass / total.weight, total.power / total.weight
-        if mass.min() <= EMPTY:  # a component was put elsewhere, and has no statistics yet
+        if mass.min() <= EMPTY:  # a component was re-initialised, and has no statistics yet
             return plain
         if self.penalty == "overlap":
             starts = before.spectra, plain.spectra

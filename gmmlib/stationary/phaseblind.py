@@ -312,7 +312,7 @@ class PhaseBlindGMM(OfImages, Mixture):
 
 
 def _amplitudes(X, layout):
-    with Workers(ROWS_AT_ONCE) as workers:
+    with Workers(ROWS_AT_ONCE, ROWS_AT_ONCE) as workers:
         out = np.empty((len(X), len(layout.bins)))
         return workers.fill(lambda rows: np.sqrt(powers(X[rows], layout)), out)
 

@@ -27,7 +27,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from gmmlib import _checks, _contents, _kernels, posterior, storage
-from gmmlib.base import Mixture, OfImages, Scoring
+from gmmlib.base import Additive, Mixture, OfImages, Scoring
 from gmmlib.em import checkpoint
 from gmmlib.em.checkpoint import Checkpoint
 from gmmlib.em.loop import Saved
@@ -48,7 +48,7 @@ class Parameters(NamedTuple):
 
 
 class Statistics(NamedTuple):
-    """What an E-step leaves of its rows; the fields of two chunks add."""
+    """What an E-step leaves of its rows; the fields of two sets of rows add."""
 
     mass: np.ndarray  # (K,)              sum_n w[n] r[n, k]
     transform: np.ndarray  # (K, H, W//2 + 1)  sum_n w[n] r[n, k, tau] z[n] shifted back by tau
@@ -197,7 +197,7 @@ def m_step(statistics, layout, variance_floor, noise="stationary"):
 
 
 def revive(parameters, variance_floor):
-    """Put each empty component in the place of half the heaviest one, with other noise.
+    """Re-initialise each empty component by splitting the heaviest one into two of unlike noise.
 
     Returns the parameters and the indices of the components that were empty.
     """
@@ -255,7 +255,7 @@ def given(mapping, n_components, layout, name):
     return Parameters(weights, arrays["means"], spectra)
 
 
-class TransformedGMM(OfImages, Mixture):
+class TransformedGMM(Additive, OfImages, Mixture):
     """Gaussian mixture whose components have a template under an unknown circular shift, fitted by EM.
 
     The shift is summed over, so a density is the same wherever the template lies (as long as all shifts
@@ -368,7 +368,7 @@ class TransformedGMM(OfImages, Mixture):
         Warns
         -----
         ConvergenceWarning
-            If a component lost all its images and was put elsewhere.
+            If a component lost all its images and was re-initialised.
         """
         self._check_settings()
         X = _checks.images(X)
@@ -376,7 +376,7 @@ class TransformedGMM(OfImages, Mixture):
         _checks.enough_rows(weight, self.n_components)
         layout, shifts = fold(X.shape[1:]), self._window(X.shape[1:])
         file = Checkpoint(self, X, weight)
-        with file, Workers(rows_at_a_time(self.n_components, shifts)) as workers:
+        with file, _workers(self.n_components, shifts) as workers:
             saved = self._saved(file, weight, layout)
             self._run_em(
                 self._start(X, weight, layout) if saved is None else saved,
@@ -387,6 +387,16 @@ class TransformedGMM(OfImages, Mixture):
                 pack=_packed,
             )
         return self
+
+    def _statistics_of(self, X, sample_weight):
+        X = _checks.images(X, shape=self.image_shape_)
+        weight = _checks.sample_weight(sample_weight, len(X))
+        prepared = bank(self._parameters, self._layout, self._shifts)
+        with _workers(len(self.weights_), self._shifts) as workers:
+            return self._e_step(prepared, X, weight, workers)[0]
+
+    def _set_from(self, statistics):
+        self._set(self._layout, self._m_step(statistics, self._layout))
 
     def predict_shift(self, X):
         """Find the most probable pair of component and shift of each image.
@@ -402,8 +412,8 @@ class TransformedGMM(OfImages, Mixture):
             Pixels down and to the right, between minus half and half of a side;
             ``shifted(X, -shifts)`` lies on the templates.
         """
-        X, log_joint, chunk_size = self._over_shifts(X)
-        with Workers(chunk_size) as workers:
+        X, log_joint, workers = self._over_shifts(X)
+        with workers:
             best = workers.fill(
                 lambda rows: log_joint(rows).reshape(rows.stop - rows.start, -1).argmax(axis=1),
                 np.empty(len(X), dtype=np.intp),
@@ -470,7 +480,7 @@ class TransformedGMM(OfImages, Mixture):
         return window(shape, int(self.max_shift))
 
     def _over_shifts(self, X):
-        """Rows to log joints (n, K, S) of images, components and shifts, and the rows at a time."""
+        """Rows to log joints (n, K, S) of images, components and shifts, and the workers for them."""
         check_is_fitted(self)
         X = _checks.images(X, shape=self.image_shape_)
         layout, shifts = self._layout, self._shifts
@@ -480,18 +490,18 @@ class TransformedGMM(OfImages, Mixture):
             own = np.asarray(X[rows], dtype=np.float64)
             return log_joints(prepared, fft.rfft2(own, norm="ortho"), powers(own, layout))
 
-        return X, log_joint, rows_at_a_time(len(self.weights_), shifts)
+        return X, log_joint, _workers(len(self.weights_), shifts)
 
     def _scoring(self, X, everything):
         """How `Mixture` scores images: the shifts are summed over."""
-        X, log_joint, chunk_size = self._over_shifts(X)
+        X, log_joint, workers = self._over_shifts(X)
 
         def summed(rows):
             joint = log_joint(rows)
             n, n_components, n_shifts = joint.shape
             return _normalise(joint.reshape(-1, n_shifts)).reshape(n, n_components)
 
-        return Scoring(len(X), len(self.weights_), summed, chunk_size)
+        return Scoring(len(X), len(self.weights_), summed, workers)
 
     @property
     def _layout(self):
@@ -519,7 +529,9 @@ class TransformedGMM(OfImages, Mixture):
         (height, width), n_components = layout.shape, self.n_components
         shapes = {"mass": (n_components,), "power": (n_components, len(layout.bins))}
         shapes |= {"transform": (n_components, height, 2 * (width // 2 + 1))}
-        state = file.read(lambda state: checkpoint.check_statistics(state, shapes, weight))
+        state = file.read(
+            lambda state: checkpoint.check_statistics(state, shapes, weight, signed=("transform",))
+        )
         return None if state is None else Saved(_unpacked(state.statistics), state.log_likelihoods)
 
     def _start(self, X, weight, layout):
@@ -545,8 +557,8 @@ class TransformedGMM(OfImages, Mixture):
         parameters, empty = revive(learned, self.variance_floor)
         if len(empty):
             _checks.warn(
-                f"Components {empty.tolist()} lost all their images; each was put in the place of half the "
-                "heaviest one. Fewer components may fit these data as well.",
+                f"Components {empty.tolist()} lost all their images; each was re-initialised by splitting "
+                "the heaviest one. Fewer components may fit these data as well.",
                 ConvergenceWarning,
             )
         return self._positive(parameters)
@@ -571,9 +583,10 @@ def _unpacked(arrays):
     return Statistics(**arrays)._replace(transform=arrays["transform"].view(np.complex128))
 
 
-def rows_at_a_time(n_components, window):
-    """Images whose log joints under each component and shift are held at a time."""
-    return max(1, TRIPLES // (n_components * window.size))
+def _workers(n_components, window):
+    """Workers that hold the log joints of a block of images under each component and shift."""
+    size = max(1, TRIPLES // (n_components * window.size))
+    return Workers(size, size)
 
 
 def _normalise(joint):
