@@ -194,6 +194,10 @@ class PenalisedGMM(ConvolutionalGMM):
             spectra = banded(common, mass, power, price, self.variance_floor)
         return Parameters(plain.weights, spectra)
 
+    def _set_from(self, statistics):
+        layout = self._layout
+        self._set(layout, self._m_step((statistics, self._parameters, layout.multiplicity)))
+
     def _penalty(self, log_spectra, multiplicity):
         if self.penalty == "overlap":
             return mean_overlap(log_spectra, multiplicity)[0]
