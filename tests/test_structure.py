@@ -16,7 +16,7 @@ from tools.project import REPOSITORY
 
 MODULES = sorted(Path(gmmlib.__file__).parent.rglob("*.py"))
 # The modules that may import each of these.
-HOME = {"numba": {"_compiled", "triangular"}, "matplotlib": {"plotting"}}
+HOME = {"numba": {"_compiled"}, "matplotlib": {"plotting"}}
 
 # Put together from pieces, so that this file does not hold what it looks for.
 FOLDERS = "|".join(["ho" + "me", "ro" + "ot", "Us" + "ers", "wo" + "rk"])

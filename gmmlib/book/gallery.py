@@ -9,13 +9,16 @@ import base64
 import io
 
 import numpy as np
-from PIL import Image
 from scipy import fft
 from scipy.linalg import eigh
 
 from gmmlib import posterior
+from gmmlib._extras import extra
 from gmmlib.book import plotting
 from gmmlib.evaluation import metrics
+
+with extra("plot"):  # Pillow comes with matplotlib
+    from PIL import Image
 
 MIME = "application/vnd.gmmlib.book.gallery+json"
 TOP, SAMPLES = 8, 4  # images a component that it claims most strongly, and that are drawn from it

@@ -6,10 +6,13 @@ Every function takes arrays, draws in the style of ``book.mplstyle`` and returns
 from contextlib import contextmanager
 from importlib.resources import as_file, files
 
-import matplotlib.pyplot as plt
 import numpy as np
 
+from gmmlib._extras import extra
 from gmmlib.spectrum import frequencies, full_plane
+
+with extra("plot"):
+    import matplotlib.pyplot as plt
 
 GAP = 1  # white pixels between the tiles of a sheet
 WHITE = 1.0

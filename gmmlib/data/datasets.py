@@ -20,7 +20,7 @@ test   chelsea, flower, gravel                                 1,000, 100 of eac
 Brick, grass and gravel are textures. All 5,000 digits are from MNIST's training set.
 `load_folder` takes the pictures of any folder.
 
-``python -m gmmlib.data.datasets status`` says what is on the machine, ``... fetch`` gets what is not.
+``python -m gmmlib.data status`` says what is on the machine, ``... fetch`` gets what is not.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gmmlib.data import bundled, catalogue, download, pictures, probe, status
+from gmmlib.data import bundled, catalogue, download, pictures, status
 from gmmlib.data.catalogue import DATASETS, DatasetError
 from gmmlib.data.folder import load_folder
 
@@ -167,27 +167,18 @@ def available(timeout=8.0):
     """
     deadline = time.monotonic() + timeout
     found = {name: catalogue.locate(dataset) for name, dataset in DATASETS.items()}
-    asked = {
-        name: [probe.ask(probe.first_url(DATASETS[name], m), timeout) for m in DATASETS[name].mirrors]
-        for name in found
-        if found[name] is None
-    }
-    notes, failures, answered = [], [], False
+    asked = {name: download.ask(DATASETS[name], timeout) for name in found if found[name] is None}
+    notes, complaints = [], []
     for name, root in found.items():
-        dataset = DATASETS[name]
+        title = DATASETS[name].title
         if root is not None:
-            notes.append(f"{dataset.title} found in {catalogue.place(root)}")
+            notes.append(f"{title} found in {catalogue.place(root)}")
             continue
-        probe.await_one(asked[name], deadline)
-        replies = [probe.answer(future, 0.0, timeout) for future in asked[name]]
-        good = [m.url for m, reply in zip(dataset.mirrors, replies, strict=True) if not reply.reason]
-        if good:
-            notes.append(f"{dataset.title} can be downloaded from {good[0]}")
-        else:
-            failures.append(f"{dataset.mirrors[0].url} {replies[0].reason}")
-            answered = answered or any(reply.status is not None for reply in replies)
-    if failures:
-        return Availability(False, ("no mirror: " if answered else "no network: ") + "; ".join(failures))
+        mirror, failed = download.answer(asked[name], deadline)
+        notes.append(f"{title} can be downloaded from {mirror}")
+        complaints += failed
+    if complaints:
+        return Availability(False, "no download: " + "; ".join(complaints))
     return Availability(True, ", ".join(notes))
 
 
@@ -222,9 +213,7 @@ def _folder(name):
 
 def main(arguments=None):
     """Run the command line; return its exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m gmmlib.data.datasets", description="The paper-scale data sets."
-    )
+    parser = argparse.ArgumentParser(prog="python -m gmmlib.data", description="The paper-scale data sets.")
     parser.add_argument("command", choices=("status", "fetch"), help="say what is here, or get what is not")
     command = parser.parse_args(arguments).command
     try:

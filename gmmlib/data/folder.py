@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from gmmlib import _checks
+from gmmlib._extras import extra
 from gmmlib.data import catalogue, pictures
 from gmmlib.data.catalogue import DatasetError
+
+with extra("data"):
+    from PIL import Image, UnidentifiedImageError
 
 LARGEST = 2**31  # bytes of a file; the largest picture of 16-bit colours that Pillow opens has fewer
 

@@ -7,7 +7,11 @@ a 16-bit level is divided by 65535, a 12-bit one by 4095. Colour becomes luma, 0
 import warnings
 
 import numpy as np
-from PIL import ExifTags, Image, ImageCms
+
+from gmmlib._extras import extra
+
+with extra("data"):
+    from PIL import ExifTags, Image, ImageCms
 
 LUMA = 299, 587, 114  # thousandths
 WIDE = {"I", "I;16", "I;16L", "I;16B", "I;16N", "F"}  # Pillow's names of grey beyond 8 bits

@@ -12,39 +12,35 @@ def show():
     DatasetError
         If GMMLIB_DATA is not a folder.
     """
-    named = catalogue.named_folder()
-    if named is not None:
-        catalogue.check_folder(named)
-    root = named or catalogue.cache_folder()
+    root = catalogue.named_folder() or catalogue.cache_folder()
     print(f"data folder: {catalogue.place(root)}")
     print(f"{'data set':<10}{'files':>10}  {'verified':<10}where")
     trouble = []
     for dataset in DATASETS.values():
-        try:
-            missing = catalogue.absent(dataset, root)
-        except DatasetError as error:  # a folder that may not be entered; the next one may
-            print(f"{dataset.title:<10}{f'?/{len(dataset.files)}':>10}  {'no':<10}{root / dataset.folder}")
-            trouble.append(str(error))
-            continue
-        present = sorted(set(dataset.files) - set(missing))
-        wrong = _wrong(dataset, root, present)
-        trouble += wrong[:3] + [f"{dataset.title}: {len(wrong) - 3} more files are wrong"] * (len(wrong) > 3)
-        word = "-" if not present else "no" if wrong else "yes"
-        count = f"{len(present)}/{len(dataset.files)}"
-        print(f"{dataset.title:<10}{count:>10}  {word:<10}{root / dataset.folder}")
-        if missing:
-            trouble.append(f"{dataset.title}: {len(missing)} files missing, the first {missing[0]}")
+        count, verified, complaints = _look(dataset, root)
+        print(
+            f"{dataset.title:<10}{f'{count}/{len(dataset.files)}':>10}  {verified:<10}{root / dataset.folder}"
+        )
+        trouble += complaints
     for line in trouble:
         print(line)
     return not trouble
 
 
-def _wrong(dataset, root, files):
-    """The complaints about those of the files that are not the pinned ones."""
-    complaints = []
-    for file in files:
+def _look(dataset, root):
+    """How many files are there, whether they are right (yes, no, -), and what is to be complained of."""
+    try:
+        missing = catalogue.absent(dataset, root)
+    except DatasetError as error:  # a folder that may not be entered; the next one may
+        return "?", "no", [str(error)]
+    wrong = []
+    for file in sorted(set(dataset.files) - set(missing)):
         try:
             catalogue.read(dataset, root, file)
         except DatasetError as error:
-            complaints.append(str(error))
-    return complaints
+            wrong.append(str(error))
+    count = len(dataset.files) - len(missing)
+    told = wrong[:3] + [f"{dataset.title}: {len(wrong) - 3} more files are wrong"] * (len(wrong) > 3)
+    if missing:
+        told.append(f"{dataset.title}: {len(missing)} files missing, the first {missing[0]}")
+    return count, "no" if wrong else "yes" if count else "-", told

@@ -8,9 +8,9 @@ from typing import NamedTuple
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
-from tqdm import tqdm
 
 from gmmlib import _checks
+from gmmlib._extras import progress_bar as tqdm
 from gmmlib.em import interrupts
 
 ROUNDING = 1e-10  # of a log-likelihood: sums over millions of rows are better

@@ -11,23 +11,31 @@ import ctypes
 from functools import lru_cache
 
 import numpy as np
-from numba.extending import get_cython_function_address
+from scipy.linalg import cython_blas, cython_lapack
 
 ONE = ctypes.byref(ctypes.c_double(1.0))
 NOTHING = ctypes.byref(ctypes.c_double(0.0))
 
 
+# Where scipy keeps a routine for other compiled code: by name, the name being the text of its signature.
+_signature = ctypes.PYFUNCTYPE(ctypes.c_char_p, ctypes.py_object)(("PyCapsule_GetName", ctypes.pythonapi))
+_address_of = ctypes.PYFUNCTYPE(ctypes.c_void_p, ctypes.py_object, ctypes.c_char_p)(
+    ("PyCapsule_GetPointer", ctypes.pythonapi)
+)
+
+
 def _routine(module, name, n_arguments):
     """A Fortran routine by address: all its arguments are pointers, to 32-bit integers and doubles."""
-    address = get_cython_function_address(f"scipy.linalg.cython_{module}", name)
+    capsule = module.__pyx_capi__[name]
+    address = _address_of(capsule, _signature(capsule))
     return ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * n_arguments)(address)
 
 
-_dgemm = _routine("blas", "dgemm", 13)
-_dsyrk = _routine("blas", "dsyrk", 10)
-_dtrmm = _routine("blas", "dtrmm", 11)
-_dpotrf = _routine("lapack", "dpotrf", 5)
-_dtrtri = _routine("lapack", "dtrtri", 6)
+_dgemm = _routine(cython_blas, "dgemm", 13)
+_dsyrk = _routine(cython_blas, "dsyrk", 10)
+_dtrmm = _routine(cython_blas, "dtrmm", 11)
+_dpotrf = _routine(cython_lapack, "dpotrf", 5)
+_dtrtri = _routine(cython_lapack, "dtrtri", 6)
 
 
 def allocate(count, size):

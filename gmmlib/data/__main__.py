@@ -1,0 +1,7 @@
+"""The command line: ``python -m gmmlib.data status``, or ``fetch``."""
+
+import sys
+
+from gmmlib.data.datasets import main
+
+sys.exit(main())
