@@ -3,6 +3,7 @@
 import ast
 import base64
 import errno
+import functools
 import io
 import json
 import os
@@ -84,10 +85,17 @@ def executed(tmp_path_factory):
     return [run.execute(fresh, folder, {"scale": "sample"}) for _ in range(2)]
 
 
+def using_model(executed):
+    """The run as though the chapter had imported the module of its project's library."""
+    nb = nbformat.from_dict(executed[0])
+    nb.metadata.provenance = {"modules": ["model.py"]}
+    return nb
+
+
 @pytest.fixture
 def finished(project, executed):
-    """A project whose only chapter has a stored sample run."""
-    nb = nbformat.from_dict(executed[0])
+    """A project whose only chapter has a stored sample run, which imported one module."""
+    nb = using_model(executed)
     wanted = provenance.key(project, project.book / "one.md", "sample")
     notebooks.write(provenance.record(nb, wanted), project.runs("sample") / "one.ipynb")
     return project
@@ -186,11 +194,6 @@ def rename_module(project):
     (project.library / "model.py").rename(project.library / "renamed.py")
 
 
-def add_sub_package(project):
-    (project.library / "room").mkdir()
-    (project.library / "room" / "__init__.py").write_text("")
-
-
 def change_lock(project):
     project.lock.write_text("numpy==3\n")
 
@@ -208,7 +211,6 @@ def edit_output(project):
         (add_style, "library"),
         (add_pins, "library"),
         (rename_module, "library"),
-        (add_sub_package, "library"),
         (change_lock, "lock"),
         (edit_output, "outputs"),
     ],
@@ -218,6 +220,37 @@ def test_each_change_makes_a_run_stale(finished, change, named):
     assert provenance.changes(notebooks.read(path), provenance.key(finished, source, "sample")) == []
     change(finished)
     assert provenance.changes(notebooks.read(path), provenance.key(finished, source, "sample")) == [named]
+
+
+def test_a_run_is_judged_by_the_modules_it_imported(tmp_path, monkeypatch, capsys):
+    project = with_library(tmp_path, "import gmmlib.model")
+    room = project.library / "room"
+    room.mkdir()
+    (room / "other.py").write_text("x = 1\n")
+    assert run.bring_up_to_date(project, "sample"), capsys.readouterr().out
+    nb = notebooks.read(project.runs("sample") / "one.ipynb")
+    assert nb.metadata.provenance.modules == ["__init__.py", "model.py"]
+    monkeypatch.setattr(run, "execute", never)
+    (room / "other.py").write_text("x = 2\n")
+    (room / "new.py").write_text("x = 1\n")
+    (room / "new.mplstyle").write_text("lines.linewidth: 3\n")
+    assert run.bring_up_to_date(project, "sample")
+    assert "nothing stale among 1 notebooks" in capsys.readouterr().out
+    wanted = functools.partial(provenance.key, project, project.book / "one.md", "sample")
+    change_library(project)
+    assert provenance.changes(nb, wanted()) == ["library"]
+    (project.library / "model.py").unlink()
+    assert provenance.changes(nb, wanted()) == ["library"]
+
+
+def test_a_record_without_modules_is_judged_by_the_whole_library(finished):
+    nb = notebooks.read(finished.runs("sample") / "one.ipynb")
+    del nb.metadata.provenance["modules"]
+    wanted = functools.partial(provenance.key, finished, finished.book / "one.md", "sample")
+    provenance.record(nb, wanted())
+    assert provenance.changes(nb, wanted()) == []
+    (finished.library / "other.py").write_text("x = 1\n")
+    assert provenance.changes(nb, wanted()) == ["library"]
 
 
 @pytest.mark.parametrize("part", ["scale", "parameters", "data"])
@@ -302,8 +335,8 @@ def test_a_full_disk_fails_one_chapter(project, executed, monkeypatch, capsys):
     assert list(project.runs("sample").iterdir()) == []
 
 
-def test_a_source_that_changes_during_its_run_is_not_stored(project, monkeypatch, capsys):
-    monkeypatch.setattr(run, "execute", lambda *_: change_library(project))
+def test_a_source_that_changes_during_its_run_is_not_stored(project, executed, monkeypatch, capsys):
+    monkeypatch.setattr(run, "execute", lambda *_: change_library(project) or using_model(executed))
     assert not run.bring_up_to_date(project, "sample")
     assert "changed while it ran" in capsys.readouterr().out
     assert not project.runs("sample").exists()

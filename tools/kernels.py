@@ -93,6 +93,16 @@ def complaint(answer, library):
     return None
 
 
+def imported(answer, library):
+    """The files of the library that a kernel has imported, by their paths within it, in order.
+
+    What it imports at its first use is among them, because the kernel is asked at the end of a run.
+    """
+    files = json.loads(Path(answer).read_text(encoding="utf-8"))["files"]
+    found = [os.path.realpath(file) for name, file in files.items() if name.partition(".")[0] == "gmmlib"]
+    return sorted(Path(os.path.relpath(file, os.path.realpath(library))).as_posix() for file in found)
+
+
 def _inside(path, folder):
     """Whether a path lies in a folder as it is written, or where links lead."""
     written, followed = (
