@@ -55,6 +55,7 @@ plt.show()
 ```
 """
 )
+DRAFT = CHAPTER.replace("kernelspec:", "draft: true\nkernelspec:", 1)
 BROKEN = CHAPTER.replace("print(object())", "1 / 0")
 DEAD = CHAPTER.replace("print(object())", "import os; os._exit(3)")
 ILL_WRITTEN = CHAPTER.replace(":tags: [hide-input]", ":tags: [hide-input")
@@ -168,6 +169,78 @@ def test_flaws_are_named():
     assert found == ["cell 1 was not executed", "cell 2 ended in an error"]
     empty = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("x", execution_count=1)])
     assert notebooks.flaws(empty) == ["no cell has an output"]
+
+
+# Some chapters, and drafts
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        ([], ["08_pruning", "09_classes", "a1_exact"]),
+        (["08"], ["08_pruning"]),
+        (["a1", "08_pruning"], ["08_pruning", "a1_exact"]),
+        (["08", "08_pruning"], ["08_pruning"]),
+    ],
+)
+def test_chapters_are_chosen_by_name_or_number(tmp_path, names, found):
+    folder = make_project(tmp_path, **dict.fromkeys(["08_pruning", "09_classes", "a1_exact"], CHAPTER)).book
+    assert [path.stem for path in notebooks.chosen(folder, names)] == found
+
+
+@pytest.mark.parametrize("command", ["book", "freeze", "validate", "reproducible"])
+def test_a_chapter_that_is_not_there_is_refused_with_those_that_are(project, monkeypatch, capsys, command):
+    monkeypatch.setitem(book.COMMANDS, command, never)
+    assert book.main(["--root", str(project.root), command, "on", "one", "8"]) == 1
+    said = "CHAPTERS: expected names or numbers of chapters, got on 8; there are one\n"
+    assert capsys.readouterr().err == said
+
+
+def test_tests_of_a_chapter_that_is_not_there_are_none():
+    command = [sys.executable, "-m", "pytest", "-p", "tools.figures", "--chapters", "01 0"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "ERROR: CHAPTERS: expected names or numbers of chapters, got 0; there are 01_" in done.stderr
+
+
+def test_tests_of_some_chapters_are_those_of_their_references():
+    assert figures.chosen(["01", "a1"]) == [
+        str(path)
+        for pattern in ("01_*", "a1_*")
+        for path in (REPOSITORY / "tests" / "reference").glob(f"{pattern}.ipynb")
+    ]
+
+
+def test_only_the_chosen_chapters_run_and_are_frozen(finished, monkeypatch, capsys):
+    (finished.book / "two.md").write_text(CHAPTER)
+    monkeypatch.setattr(run, "execute", never)
+    arguments = ["--root", str(finished.root)]
+    assert book.main([*arguments, "book", "--scale", "sample", "one"]) == 0
+    assert "not rendered, because others have not run: two; make book SCALE=sample" in capsys.readouterr().out
+    assert book.main([*arguments, "freeze", "--scale", "sample", "one"]) == 0
+    assert book.main([*arguments, "freeze", "--scale", "sample", "two"]) == 1
+    assert [path.name for path in finished.references("sample").iterdir()] == ["one.ipynb"]
+
+
+def test_a_draft_needs_no_reference(finished, capsys):
+    sources = [finished.book / "one.md"]
+    with pytest.raises(references.Missing, match="^no sample reference of one; make freeze SCALE=sample$"):
+        references.stored(finished, "sample", sources)
+    sources[0].write_text(DRAFT)
+    assert (
+        provenance.changes(
+            notebooks.read(finished.runs("sample") / "one.ipynb"),
+            provenance.key(finished, sources[0], "sample"),
+        )
+        == []
+    )  # the mark is no code
+    assert references.freeze(finished, "sample")
+    assert not finished.references("sample").exists()
+    assert book.compared(finished, "sample", sources) == 0
+    assert capsys.readouterr().out == "one: a draft, left out\none: a draft without a reference, left out\n"
+    sources[0].write_text(CHAPTER)
+    assert references.freeze(finished, "sample")
+    assert [path.stem for path in references.stored(finished, "sample", sources)] == ["one"]
 
 
 # What is stale

@@ -162,18 +162,13 @@ def run_book(project, sources, circumstance, folder):
         return dict(pool.map(one, sources))
 
 
-def check(project, only=()):
-    """Print a table of all circumstances; True if nothing moved anywhere.
-
-    Parameters
-    ----------
-    project : tools.project.Project
-    only : collection of str
-        Chapters to run, by their stems; all by default.
-    """
+def check(project, sources):
+    """Print a table of all circumstances; True if nothing moved anywhere in these chapters."""
     references = project.references("sample")
-    sources = [path for path in notebooks.chapters(project.book) if not only or path.stem in only]
-    sources.sort(key=lambda path: run.expected_seconds(references / f"{path.stem}.ipynb"), reverse=True)
+    whole = len(sources) == len(notebooks.chapters(project.book))
+    sources = sorted(
+        sources, key=lambda path: run.expected_seconds(references / f"{path.stem}.ipynb"), reverse=True
+    )
     first, rows, moved = None, [], []
     everything, left_out = circumstances()
     print("".join(f"left out: {line}\n" for line in left_out), end="", flush=True)
@@ -192,7 +187,7 @@ def check(project, only=()):
         moved += [f"{name}, {stem}, {line}" for stem, lines in found.items() for line in lines]
     print(table(rows, len(sources)))
     print("\n".join(moved))
-    return not moved and rows[1][2] == len(sources) and (bool(only) or same_pages(project))
+    return not moved and rows[1][2] == len(sources) and (not whole or same_pages(project))
 
 
 def same_pages(project):
