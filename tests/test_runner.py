@@ -675,7 +675,8 @@ def test_another_size_is_reported(drawing):
 
 def run_nbval(folder):
     command = [sys.executable, "-m", "pytest", "-p", "tools.figures", "--nbval", "--nbval-current-env"]
-    command += ["--nbval-sanitize-with", "tests/sanitize.cfg", "--color=no", "-rA", "-p", "no:cacheprovider"]
+    command += ["--nbval-sanitize-with", "tests/sanitize.cfg", "-rA", "-p", "no:cacheprovider"]
+    command += ["--junitxml", str(folder / "junit.xml")]
     command += ["--rootdir", str(folder), str(folder)]
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False).stdout
 
@@ -711,6 +712,7 @@ def test_nbval_passes_an_equal_run_and_names_each_altered_cell(executed, tmp_pat
     store("equal", lambda cells: None)
     store("sample", no_figures, scale="sample")
     store("digit", digit)
+    (tmp_path / "digit.md").write_text(CHAPTER)
     store("pixels", pixels)
     store("silent", no_output)
     store("unrun", not_executed)
@@ -721,6 +723,13 @@ def test_nbval_passes_an_equal_run_and_names_each_altered_cell(executed, tmp_pat
     assert "figure 2: RMS difference is" in said
     assert "the reference was never executed" in said
     assert "4 failed, 20 passed" in said
+    # In the log and in the XML alike, without colours.
+    xml = (tmp_path / "junit.xml").read_text()
+    for text in (said, xml):
+        assert re.search(r"^chapter +heading +line +stored +now +relative difference$", text, re.MULTILINE)
+        assert re.search(r"^digit +A chapter +16 +0.333334 +0.333333 +3.0e-06$", text, re.MULTILINE)
+        assert "\x1b" not in text
+        assert "#x1B" not in text
 
 
 # Pages

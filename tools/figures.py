@@ -19,7 +19,7 @@ import pytest
 from nbval.plugin import IPyNbCell
 from PIL import Image
 
-from tools import kernels, notebooks, references
+from tools import kernels, moved, notebooks, references
 from tools.notebooks import FIGURES, GALLERY
 from tools.project import PATIENCE, Project
 
@@ -91,7 +91,21 @@ class ComparedCell(IPyNbCell):
         if len(test) != len(ref):
             faults.append(f"{len(test)} outputs, the reference has {len(ref)}")
         self.comparison_traceback += faults
+        if not same_text:
+            self.comparison_traceback.insert(0, self.moved(test))
         return same_text and not faults
+
+    def moved(self, test):
+        """The table of what differs in the texts of the cell."""
+        chapter = self.parent.path.with_suffix(".md")
+        # The sample's references are in a folder of their own; the published ones beside their sources.
+        sources = [chapter, *(folder / "book" / chapter.name for folder in chapter.parents)]
+        source = next((path for path in sources if path.exists()), chapter)
+        return moved.table(moved.rows(self.parent.nb, self.cell, source, test, self.sanitize)) + "\n"
+
+    def repr_failure(self, excinfo):
+        """As nbval says it, without colours: it is read in logs and in the XML of continuous integration."""
+        return kernels.plain(super().repr_failure(excinfo))
 
 
 def pytest_itemcollected(item):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 import tempfile
 from contextlib import contextmanager
@@ -101,6 +102,11 @@ def imported(answer, library):
     files = json.loads(Path(answer).read_text(encoding="utf-8"))["files"]
     found = [os.path.realpath(file) for name, file in files.items() if name.partition(".")[0] == "gmmlib"]
     return sorted(Path(os.path.relpath(file, os.path.realpath(library))).as_posix() for file in found)
+
+
+def plain(text):
+    """What a kernel or a program says, without its colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
 def _inside(path, folder):

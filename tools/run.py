@@ -2,7 +2,6 @@
 
 import math
 import os
-import re
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -91,7 +90,7 @@ def _executed(nb, folder, parameters, first):
 
 def describe(error):
     """The cell that failed, its source, and the traceback without colours."""
-    traceback = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback))
+    traceback = kernels.plain("\n".join(error.traceback))
     return f"cell {error.cell_index + 1} failed:\n\n{error.source}\n\n{traceback}"
 
 
