@@ -32,7 +32,7 @@ define run_tests
 	--chapters '$(CHAPTERS)' $(PYTESTFLAGS) tests
 endef
 
-.PHONY: help book html pdf serve freeze test test-all validate reproducible mutants coverage audit bench lock env clean
+.PHONY: help book html pdf serve freeze export test test-all validate reproducible mutants coverage audit bench lock env clean
 .DEFAULT_GOAL := help
 
 help: ## print this list
@@ -54,6 +54,9 @@ serve: .venv/.complete ## show the published pages at http://localhost:8000, or 
 
 freeze: .venv/.complete ## make the runs at SCALE the stored references
 	@$(BOOK) freeze --scale $(SCALE) $(CHAPTERS)
+
+export: .venv/.complete ## write the published numbers (JSON, CSV) and figures (PNG; no SVG is stored) into _build/export
+	@$(BOOK) export
 
 test: .venv/.complete ## style, unit tests, and the small-scale references run again and compared
 	$(call run_tests,"not slow")

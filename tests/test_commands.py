@@ -39,6 +39,7 @@ RUN = {
     "make book SCALE=sample CHAPTERS=03",
     "make book SCALE=sample && make freeze SCALE=sample",
     "make coverage",
+    "make export",
     "make freeze SCALE=...",
     "make help",
     "make html",

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gmmlib import datasets
-from tools import kernels, locks, notebooks, references, reproducible, run, scales, site
+from tools import export, kernels, locks, notebooks, references, reproducible, run, scales, site
 from tools import pdf as pdf_of_book
 from tools import serve as server
 from tools.project import REPOSITORY, SCALES, Project
@@ -26,6 +26,7 @@ def main(arguments=None):
         ("serve", f"show them at http://localhost:{server.PORT}"),
         ("freeze", "make current runs the references"),
         ("validate", "run the references again and compare"),
+        ("export", "write the published numbers and figures as files"),
         ("reproducible", "run the sample's chapters under other circumstances and compare"),
     ]:
         sub = commands.add_parser(command, help=text)
@@ -45,7 +46,7 @@ def main(arguments=None):
     except site.NotRendered as error:
         print(f"not rendered: {error}", file=sys.stderr)
         return 1
-    except (datasets.DatasetError, notebooks.Unreadable, notebooks.UnknownChapter, server.NoPort) as error:
+    except REFUSALS as error:
         print(error, file=sys.stderr)
         return 1
     except OSError as error:  # a full disk, a folder that may not be written
@@ -135,11 +136,7 @@ def validate(project, scale, sources):
 
 def compared(project, scale, sources):
     """Run the references of a scale again; the exit status."""
-    try:
-        paths = references.stored(project, scale, sources)
-    except references.Missing as error:
-        print(error, file=sys.stderr)
-        return 1
+    paths = references.stored(project, scale, sources)
     if not paths:
         return 0
     command = [sys.executable, "-m", "pytest", "-p", "tools.figures", "--nbval", "--nbval-current-env"]
@@ -170,6 +167,22 @@ def check_reproducible(project, sources):
         return 0 if reproducible.check(project, sources) else 1
 
 
+def exported(project):
+    """Write the published numbers and figures as files."""
+    with locks.held(project, "references", shared=True), locks.held(project, "export"):
+        export.export(project)
+    return 0
+
+
+# What is wrong with what was asked, in words
+REFUSALS = (
+    datasets.DatasetError,
+    notebooks.UnknownChapter,
+    notebooks.Unreadable,
+    references.Missing,
+    server.NoPort,
+)
+
 COMMANDS = {
     "book": book,
     "html": html,
@@ -177,6 +190,7 @@ COMMANDS = {
     "serve": serve,
     "freeze": freeze,
     "validate": validate,
+    "export": exported,
     "reproducible": check_reproducible,
 }
 
