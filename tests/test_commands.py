@@ -36,8 +36,10 @@ RUN = {
     "make book SCALE=paper",
     "make book SCALE=paper && make freeze SCALE=paper",
     "make book SCALE=sample",
+    "make book SCALE=sample CHAPTERS=03",
     "make book SCALE=sample && make freeze SCALE=sample",
     "make coverage",
+    "make export",
     "make freeze SCALE=...",
     "make help",
     "make html",
@@ -45,6 +47,8 @@ RUN = {
     "make serve",
     "make serve PORT=9000",
     "make test",
+    "make test CHAPTERS=03",
+    "make test PYTESTFLAGS=-x",
     "make test-all",
     "make validate",
     "make validate SCALE=paper",
@@ -147,7 +151,7 @@ def environment(root):
 
 def surroundings():
     """Those of a person: nothing that an outer make or test run has set."""
-    outer = ("MAKE", "MFLAGS", "SCALE", "PORT", "PYTEST", "GMMLIB", "COVERAGE")
+    outer = ("MAKE", "MFLAGS", "SCALE", "PORT", "CHAPTERS", "PYTEST", "GMMLIB", "COVERAGE")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(outer)}
     return kept | {"SCALE": "sample"}
 

@@ -147,12 +147,14 @@ def executed(text, tags=()):
     return nbformat.v4.new_notebook(cells=[cell])
 
 
-def test_a_digit_that_moves_is_shown_with_its_cell():
-    assert differences(executed("a 1.25\nb 2\n"), executed("a 1.25\nb 2\n")) == []
-    (line,) = differences(executed("a 1.25\nb 3\n"), executed("a 1.25\nb 2\n"))
-    assert line == "code cell 1: 'b 3', not 'b 2'"
-    (line,) = differences(executed("a\n"), executed("a\nb\n"))
-    assert line == "code cell 1: 1 lines of text, not 2"
+def test_a_digit_that_moves_is_shown_with_its_cell(tmp_path):
+    source = tmp_path / "one.md"
+    source.write_text("# A title\n\n```{code-cell}\npass\n```\n")
+    assert differences(executed("a 1.25\nb 2\n"), executed("a 1.25\nb 2\n"), source) == []
+    (rows,) = differences(executed("a 1.25\nb 3\n"), executed("a 1.25\nb 2\n"), source)
+    assert rows == [("one", "-", "4", "2", "3", "5.0e-01")]
+    (rows,) = differences(executed("a\n"), executed("a\nb\n"), source)
+    assert rows == [("one", "-", "4", "2 lines of text", "1 lines of text", "-")]
 
 
 def test_measured_times_are_stopped_and_nothing_else():
