@@ -66,7 +66,7 @@ OF_SCIKIT_LEARN = (
 
 
 def public_methods(cls):
-    members = inspect.getmembers(cls, inspect.isroutine)
+    members = inspect.getmembers(cls, inspect.isfunction)  # not those of the class: they need no model
     return [name for name, _ in members if not name.startswith("_") and not ROUTING.match(name)]
 
 
@@ -440,7 +440,7 @@ def test_nothing_works_before_a_fit(name, tmp_path):
     model, X = SUBJECTS[name]
     good = {"X": X, "y": CLASSES, "labels": [0], "path": tmp_path / "model.npz"}
     for method in public_methods(type(model)):
-        if method in (*LEARNING, "load"):
+        if method in LEARNING:
             continue
         function = getattr(copy.deepcopy(model), method)
         with pytest.raises(NotFittedError, match=type(model).__name__):
