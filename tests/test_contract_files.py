@@ -12,7 +12,7 @@ from gmmlib.compose.classify import GenerativeClassifier
 from gmmlib.compose.stack import METHODS, StackedGMM
 from gmmlib.full.estimator import FullGMM
 from gmmlib.stationary.hierarchical import HierarchicalGMM
-from tests.test_inputs import CLASSES, ROWS, SUBJECTS
+from tests.subjects import CLASSES, ROWS, SUBJECTS
 
 
 @pytest.fixture
