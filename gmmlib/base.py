@@ -5,7 +5,7 @@ A mixture of a new kind brings its settings, a start, statistics and an M-step f
 - ``_scoring(X, everything)``: how rows are scored, a `Scoring`;
 - ``_draw(labels, rng)``: rows drawn from components;
 - ``n_parameters()``: how many numbers are learned;
-- ``_state``, ``_from_state`` and ``_array_names``: what a file holds.
+- ``to_arrays``, ``from_arrays`` and ``_array_names``: what a file holds, see `Stored`.
 
 All else is inherited.
 """
@@ -31,11 +31,20 @@ class Scoring(NamedTuple):
 
 
 class Stored:
-    """Estimators that can be written to a file and read back."""
+    """Estimators that can be written to a file and read back, alone or as part of another one.
+
+    A subclass brings
+
+    - ``to_arrays()``: settings, a dict that JSON can hold, and arrays of numbers by name, which together
+      make the fitted model again; NotFittedError before a fit, ValueError if they would not;
+    - ``from_arrays(settings, arrays, where)``, a class method, its inverse: a fitted model, or an error if
+      no fit can have made it, which says `where` the arrays come from;
+    - ``_array_names``, a tuple, or the method `array_names` if names depend on the settings.
+    """
 
     def save(self, path):
         """Write the fitted model to an npz file, whole or not at all."""
-        storage.write(path, type(self).__name__, *self._state())
+        storage.write(path, type(self).__name__, *self.to_arrays())
 
     @classmethod
     def load(cls, path):
@@ -45,6 +54,19 @@ class Stored:
         progress.
         """
         return storage.load(path, cls)
+
+    @classmethod
+    def array_names(cls, settings=None):
+        """What the arrays are called that go with these settings in a file."""
+        return cls._array_names
+
+
+class Scored:
+    """Densities, which score rows one by one."""
+
+    def score(self, X, y=None):
+        """Mean log-likelihood, nats per row."""
+        return float(self.score_samples(X).mean())
 
 
 class OfImages:
@@ -157,7 +179,7 @@ class Additive:
         return self
 
 
-class Mixture(LearnedByEM, DensityMixin, BaseEstimator):
+class Mixture(LearnedByEM, Scored, DensityMixin, BaseEstimator):
     """Mixtures of K components that are scored row by row."""
 
     # Evidence (n,) and posteriors (n, K) of log joints (n, K), which they may overwrite.
@@ -174,10 +196,6 @@ class Mixture(LearnedByEM, DensityMixin, BaseEstimator):
     def score_samples(self, X):
         """Log-likelihood of each row, (N,), nats; memory does not grow with N."""
         return self._by_chunk(X, self._evidence)
-
-    def score(self, X, y=None):
-        """Mean log-likelihood, nats per row."""
-        return float(self.score_samples(X).mean())
 
     def predict(self, X):
         """Most probable component of each row, (N,); the lowest index among equals."""

@@ -17,6 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
+import gmmlib
+
 FORMAT = 1  # raised when a reader of today could not read the files of tomorrow
 MOST_ARRAYS = 10_000
 LONGEST_NAME = 100  # bytes
@@ -322,8 +324,13 @@ def image_shape(sides, arrays, where):
     return height, width
 
 
+def known(kind):
+    """Class of a name in `gmmlib.ESTIMATORS`, the kinds of model a file may hold; None of another name."""
+    return getattr(gmmlib, kind) if isinstance(kind, str) and kind in gmmlib.ESTIMATORS else None
+
+
 def load(path, model_class):
-    """Read a model of a class whose `_from_state` makes it from settings and the arrays `_array_names`.
+    """Read a model of a class that is a `gmmlib.base.Stored`.
 
     Raises
     ------
@@ -334,8 +341,8 @@ def load(path, model_class):
     """
     kind = model_class.__name__
     try:
-        settings, arrays = read(path, kind, model_class._array_names)
-        return model_class._from_state(settings, arrays, str(path))
+        settings, arrays = read(path, kind, model_class.array_names)
+        return model_class.from_arrays(settings, arrays, str(path))
     except (ModelFileError, FileNotFoundError, MemoryError):
         raise
     except Exception as error:  # a file that was made to do harm raises nearly anything

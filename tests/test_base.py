@@ -12,7 +12,7 @@ from sklearn.mixture import GaussianMixture
 from gmmlib import _checks, posterior
 from gmmlib.base import Mixture, Scoring
 from gmmlib.em.workers import Workers
-from tests.test_inputs import ROWS, SUBJECTS
+from tests.subjects import ROWS, SUBJECTS
 
 MIXTURES = [name for name, (model, _) in SUBJECTS.items() if isinstance(model, Mixture)]
 

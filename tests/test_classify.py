@@ -19,7 +19,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import check_estimator
 
-from gmmlib import ConvolutionalGMM, FullGMM, GenerativeClassifier, StackedGMM
+from gmmlib import ESTIMATORS, ConvolutionalGMM, FullGMM, GenerativeClassifier, StackedGMM
 from gmmlib.storage import ModelFileError
 from tests import oracles
 
@@ -244,19 +244,27 @@ def test_given_priors_come_back_too(tmp_path):
 
 def test_a_density_without_a_file_format_is_not_saved(tmp_path):
     classifier = GenerativeClassifier(KernelDensity()).fit(X, Y)
-    with pytest.raises(ValueError, match="densities_ must be of a kind that has a file format, ") as caught:
+    with pytest.raises(ValueError) as caught:
         classifier.save(tmp_path / "model.npz")
     assert str(caught.value) == (
-        "densities_ must be of a kind that has a file format, ConvolutionalGMM, FullGMM, StackedGMM; "
-        "got a KernelDensity. Save the densities one by one."
+        f"densities_[0] must be of a kind that has a file format, {', '.join(ESTIMATORS)}; "
+        "got a KernelDensity. Save the others one by one."
     )
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    "change", [{"kind": "os"}, {"classes": [1]}, {"densities": 3}, {"more": 1}, {"classes": None}]
-)
-def test_a_file_with_other_settings_is_refused(change, tmp_path):
+OTHER_SETTINGS = [
+    ({"kind": "os"}, "the models in it must be a list"),
+    ({"kind": "DiscriminativeGMM"}, "must hold numbers under the names"),
+    *(
+        (change, 'its settings must be "classes", "priors", a "kind"')
+        for change in ({"classes": [1]}, {"densities": 3}, {"more": 1}, {"classes": None})
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "text"), OTHER_SETTINGS)
+def test_a_file_with_other_settings_is_refused(change, text, tmp_path):
     path = tmp_path / "model.npz"
     GenerativeClassifier(gauss()).fit(X, Y).save(path)
     with np.load(path) as file:
@@ -264,7 +272,7 @@ def test_a_file_with_other_settings_is_refused(change, tmp_path):
     header = json.loads(str(arrays.pop("header")))
     header["settings"] |= change
     np.savez(path, header=np.array(json.dumps(header)), **arrays)
-    with pytest.raises(ModelFileError, match='its settings must be "classes", "priors", a "kind"'):
+    with pytest.raises(ModelFileError, match=text):
         GenerativeClassifier.load(path)
 
 
@@ -381,6 +389,6 @@ def test_classes_of_other_densities_make_no_mixture():
     X = np.random.default_rng(0).standard_normal((40, 3))
     classifier = GenerativeClassifier(GaussianMixture(2)).fit(X, np.arange(40) % 2)
     with pytest.raises(
-        ValueError, match="densities must all be ConvolutionalGMM, or all FullGMM.*got GaussianMixture"
+        ValueError, match="densities must all be of one class that says what .*; got GaussianMixture"
     ):
         classifier.mixture()

@@ -319,7 +319,7 @@ def test_names_do_not_go_to_disk(tmp_path):
 @pytest.mark.parametrize("damage", [{"classes": np.arange(2)}, {"weights": np.ones(6)}])
 def test_a_file_that_fits_no_model_is_refused(damage, tmp_path):
     x, y = draw((3, 5))
-    settings, arrays = fit(x, y)._state()
+    settings, arrays = fit(x, y).to_arrays()
     storage.write(tmp_path / "model.npz", "DiscriminativeGMM", settings, arrays | damage)
     with pytest.raises(ModelFileError, match="holds no usable DiscriminativeGMM"):
         DiscriminativeGMM.load(tmp_path / "model.npz")

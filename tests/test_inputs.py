@@ -20,37 +20,12 @@ from sklearn.neighbors import KernelDensity
 
 import gmmlib
 from gmmlib.compose.classify import GenerativeClassifier
-from gmmlib.compose.stack import StackedGMM
 from gmmlib.full.estimator import FullGMM
 from gmmlib.stationary.convolutional import ConvolutionalGMM
-from gmmlib.stationary.discriminative import DiscriminativeGMM
 from gmmlib.stationary.hierarchical import HierarchicalGMM
-from gmmlib.stationary.penalised import PenalisedGMM
 from gmmlib.stationary.phaseblind import PhaseBlindGMM
 from gmmlib.stationary.transformed import TransformedGMM
-
-RNG = np.random.default_rng(0)
-ROWS = RNG.standard_normal((24, 3)) + np.repeat([0.0, 6.0], 12)[:, None]
-IMAGES = RNG.standard_normal((24, 3, 4)) * np.repeat([1.0, 5.0], 12)[:, None, None]
-GROUPS = RNG.standard_normal((24, 2, 3, 4)) * np.repeat([1.0, 5.0], 12)[:, None, None, None]
-CLASSES = np.repeat([3, 7], 12)
-
-CONVOLUTIONAL = ConvolutionalGMM(2, max_iter=2, random_state=0)
-FULL = FullGMM(2, max_iter=2, random_state=0)
-SUBJECTS = {
-    "ConvolutionalGMM": (CONVOLUTIONAL, IMAGES),
-    "DiscriminativeGMM": (DiscriminativeGMM(2, max_iter=2, em_iter=2, random_state=0), IMAGES),
-    "FullGMM": (FULL, ROWS),
-    "FullGMM, values missing": (FullGMM(2, max_iter=2, allow_missing=True, random_state=0), ROWS),
-    "GenerativeClassifier of images": (GenerativeClassifier(CONVOLUTIONAL, random_state=0), IMAGES),
-    "GenerativeClassifier of rows": (GenerativeClassifier(FULL, random_state=0), ROWS),
-    "HierarchicalGMM": (HierarchicalGMM(2, 2, max_iter=2, random_state=0), GROUPS),
-    "PenalisedGMM": (PenalisedGMM(2, max_iter=2, random_state=0), IMAGES),
-    "PhaseBlindGMM": (PhaseBlindGMM(2, max_iter=2, random_state=0), IMAGES),
-    "StackedGMM of images": (StackedGMM([CONVOLUTIONAL, FULL]), IMAGES),
-    "StackedGMM of rows": (StackedGMM([FULL, FULL]), ROWS),
-    "TransformedGMM": (TransformedGMM(2, max_iter=2, random_state=0), IMAGES),
-}
+from tests.subjects import CLASSES, LEARNED, SUBJECTS, given, scores
 
 LEARNING = ("fit", "partial_fit", "fit_predict", "fit_transform")
 # Of scikit-learn: they concern settings and routing, and take no data.
@@ -66,7 +41,7 @@ OF_SCIKIT_LEARN = (
 
 
 def public_methods(cls):
-    members = inspect.getmembers(cls, inspect.isroutine)
+    members = inspect.getmembers(cls, inspect.isfunction)  # not those of the class: they need no model
     return [name for name, _ in members if not name.startswith("_") and not ROUTING.match(name)]
 
 
@@ -156,10 +131,6 @@ def call(model, method, X, **others):
     if takes(method, "y"):
         others.setdefault("y", CLASSES)
     return method(X, **others)
-
-
-def scores(model, X):
-    return model.score_samples(X) if hasattr(model, "score_samples") else model.log_joint(X)
 
 
 def refused(model, X, argument, action):
@@ -347,14 +318,7 @@ BAD_ARRAYS = {
     "ragged": lambda values: [*values.tolist(), [[0.0]]],
     "None": lambda values: None,
 }
-STARTS = {
-    "ConvolutionalGMM": ("weights", "spectra"),
-    "FullGMM": ("weights", "means", "covariances"),
-    "HierarchicalGMM": ("top_weights", "conditionals", "spectra"),
-    "PenalisedGMM": ("weights", "spectra"),
-    "TransformedGMM": ("weights", "means", "spectra"),
-}
-CASES_OF_STARTS = [(name, key) for name, keys in STARTS.items() for key in keys]
+CASES_OF_STARTS = [(name, key.removesuffix("_")) for name, keys in LEARNED.items() for key in keys]
 
 
 @pytest.mark.parametrize(("name", "key"), CASES_OF_STARTS)
@@ -362,7 +326,7 @@ def test_bad_starts_are_refused(fitted, name, key):
     X = SUBJECTS[name][1]
     model = copy.deepcopy(fitted[name])
     before = scores(model, X)
-    start = {of: getattr(model, f"{of}_") for of in STARTS[name]}
+    start = given(model)
     for what, make in BAD_ARRAYS.items():
         if key == "means" and what == "negative":
             continue
@@ -439,12 +403,23 @@ def test_rows_out_of_reach_are_refused_and_not_nan(name):
 def test_nothing_works_before_a_fit(name, tmp_path):
     model, X = SUBJECTS[name]
     good = {"X": X, "y": CLASSES, "labels": [0], "path": tmp_path / "model.npz", "statistics": None}
+    expected = f"This {type(model).__name__} instance is not fitted yet"
     for method in public_methods(type(model)):
-        if method in (*LEARNING, "load", "merge"):
+        if method in (*LEARNING, "merge"):
             continue
         function = getattr(copy.deepcopy(model), method)
-        with pytest.raises(NotFittedError, match=type(model).__name__):
+        with pytest.raises(NotFittedError, match=expected):
             function(**{key: value for key, value in good.items() if takes(function, key)})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_learned_things_are_not_there_before_a_fit(name):
+    model, X = copy.deepcopy(SUBJECTS[name])
+    made = [name for name, _ in inspect.getmembers(type(model)) if re.fullmatch("[a-z].*_", name)]
+    for attribute in (*made, *(a for a in vars(copy.deepcopy(model).fit(X, CLASSES)) if a.endswith("_"))):
+        with pytest.raises(AttributeError):  # NotFittedError is one
+            getattr(model, attribute)
 
 
 def test_the_size_of_the_table(record_property):

@@ -280,7 +280,7 @@ def test_a_blank_image_has_a_finite_score_that_rounding_does_not_change():
 
 
 def test_a_damaged_file_is_refused(tmp_path):
-    settings, arrays = fit(textures((3, 5))[0])._state()
+    settings, arrays = fit(textures((3, 5))[0]).to_arrays()
     damaged = arrays | {"scale": arrays["scale"][:-1]}
     storage.write(tmp_path / "model.npz", "PhaseBlindGMM", settings, damaged)
     message = "model.npz must be of images of 3 x 5 pixels, with 8 distinct frequencies"
@@ -293,7 +293,7 @@ def test_a_damaged_file_is_refused(tmp_path):
     [("scale", 0.0), ("scale", np.nan), ("softness", -1.0), ("axes", np.inf), ("centre", 1e200)],
 )
 def test_a_frame_of_absurd_numbers_is_refused(tmp_path, name, value):
-    settings, arrays = fit(textures((3, 5))[0])._state()
+    settings, arrays = fit(textures((3, 5))[0]).to_arrays()
     damaged = np.array(arrays[name])
     damaged.flat[0] = value
     storage.write(tmp_path / "model.npz", "PhaseBlindGMM", settings, arrays | {name: damaged})

@@ -3,13 +3,9 @@
 import json
 import os
 import re
-import statistics
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import array_shapes, arrays
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -20,8 +16,8 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 from sklearn.utils.estimator_checks import check_estimator
 
-from gmmlib import ConvolutionalGMM, FullGMM, StackedGMM, _contents, storage
-from gmmlib.compose.stack import CODES, decode, encode, nearest_on_simplex, standardised
+from gmmlib import ESTIMATORS, ConvolutionalGMM, FullGMM, StackedGMM, _contents, storage
+from gmmlib.compose.codes import CODES, decode, encode
 from gmmlib.storage import ModelFileError
 from tests import oracles
 
@@ -65,132 +61,13 @@ def stack():
     return fit(*layers, codes=["standardised_log_joint", "log_joint", "posterior"])
 
 
-def by_loops(joint, code):
-    """The code of log joints, a row at a time."""
-    rows = []
-    for row in joint:
-        if code == "posterior":
-            rows.append([1 / sum(np.exp(other - value) for other in row) for value in row])
-        elif code == "standardised_log_joint":
-            mean, deviation = statistics.fmean(row), statistics.pstdev(row)
-            rows.append([(value - mean) / deviation for value in row])
-        else:
-            rows.append(list(row))
-    return np.array(rows)
-
-
-# The code
-
-
-@pytest.mark.parametrize("code", CODES)
-@pytest.mark.parametrize("shape", [(1, 2), (7, 5), (300, 3)])
-def test_a_code_equals_its_definition(code, shape):
-    joint = 600 + 5 * np.random.default_rng(0).standard_normal(shape)
-    assert_allclose(encode(joint, code), by_loops(joint, code), rtol=1e-9, atol=1e-15)
-
-
-def test_the_code_of_log_joints_is_themselves_to_the_last_bit():
-    joint = np.random.default_rng(0).standard_normal((4, 3))
-    assert_array_equal(encode(joint, "log_joint"), joint)
-    assert_array_equal(encode(joint.tolist(), "log_joint"), joint)
-
-
-finite_rows = arrays(float, array_shapes(min_dims=2, max_dims=2, max_side=6), elements=st.floats(-1e9, 1e9))
-
-
-@given(finite_rows)
-@settings(deadline=None)
-def test_a_standardised_row_has_mean_0_and_deviation_1_or_no_spread(joint):
-    code = encode(joint, "standardised_log_joint")
-    assert np.isfinite(code).all()
-    for row, values in zip(code, joint, strict=True):
-        assert abs(row.mean()) < 1e-9
-        if np.ptp(values) > 1e-100:
-            assert abs(row.std() - 1) < 1e-9
-        elif np.ptp(values) == 0:
-            assert not row.any()
-
-
-@pytest.mark.parametrize("value", [0.1, -628.3, 1e5 + 1 / 3])
-@pytest.mark.parametrize("n_components", [1, 3, 7])
-def test_ties_standardise_to_zero_and_not_to_rounding(value, n_components):
-    """The mean of three times 0.1 is not 0.1."""
-    joint = np.full((2, n_components), value)
-    assert_array_equal(encode(joint, "standardised_log_joint"), np.zeros((2, n_components)))
-
-
-def test_standardising_forgets_shift_and_scale_and_nothing_else():
-    joint = np.random.default_rng(3).standard_normal((20, 6))
-    scale, shift = np.random.default_rng(4).uniform(0.5, 9, (2, 20, 1))
-    assert_allclose(standardised(scale * joint + shift), standardised(joint), rtol=1e-9)
-    assert_array_equal(standardised(joint).argsort(axis=1), joint.argsort(axis=1))
-
-
-def test_standardising_leaves_its_argument_alone():
-    joint = np.arange(6.0).reshape(2, 3)
-    encode(joint, "standardised_log_joint")
-    assert_array_equal(joint, np.arange(6.0).reshape(2, 3))
-
-
-def test_a_component_of_weight_zero_has_posterior_zero():
-    joint = np.array([[0.0, -np.inf, np.log(3.0)], [-np.inf, -np.inf, 5.0]])
-    assert_allclose(encode(joint, "posterior"), [[0.25, 0, 0.75], [0, 0, 1]], rtol=1e-12)
-
-
-REMEDY = (
-    "A component of weight 0 has log joints of -inf: leave it out, or use the code 'posterior', "
-    "which is then 0."
-)
-CODE_MESSAGES = [
-    (
-        [[1.0]],
-        "entropy",
-        'code must be "log_joint", "standardised_log_joint" or "posterior"; got \'entropy\'.',
-    ),
-    ([[1.0]], None, 'code must be "log_joint", "standardised_log_joint" or "posterior"; got None.'),
-    (
-        [1.0, 2.0],
-        "posterior",
-        "log_joint must hold a row a sample and a column a component, shape (N, K); got shape (2,). "
-        "Pass what a mixture's log_joint returns.",
-    ),
-    (
-        np.zeros((3, 0)),
-        "posterior",
-        "log_joint must hold a row a sample and a column a component, shape (N, K); got shape (3, 0). "
-        "Pass what a mixture's log_joint returns.",
-    ),
-    (
-        [[1.0, 2.0], [1.0, -np.inf]],
-        "log_joint",
-        f"log_joint must be finite for the code 'log_joint'; got -inf in row 1. {REMEDY}",
-    ),
-    (
-        [[np.nan, -np.inf]],
-        "standardised_log_joint",
-        f"log_joint must be finite for the code 'standardised_log_joint'; got nan in row 0. {REMEDY}",
-    ),
-    (
-        [[1.0, -np.inf], [-np.inf, -np.inf]],
-        "posterior",
-        f"log_joint must have a finite largest value in each row; got -inf in row 1. {REMEDY}",
-    ),
-]
-
-
-@pytest.mark.parametrize(("joint", "code", "message"), CODE_MESSAGES)
-def test_the_messages_of_encode(joint, code, message):
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        encode(joint, code)
-
-
 # Fitting
 
 
 @pytest.mark.parametrize("code", CODES)
 def test_two_layers_equal_two_fits_by_hand(code):
     below = lowest().fit(IMAGES)
-    hidden = by_loops(below.log_joint(IMAGES), code)
+    hidden = oracles.code(below.log_joint(IMAGES), code)
     top = upper().fit(hidden)
     stack = fit(codes=code)
     assert_array_equal(stack.layers_[0].spectra_, below.spectra_)
@@ -198,7 +75,7 @@ def test_two_layers_equal_two_fits_by_hand(code):
     assert_allclose(stack.layers_[1].log_likelihoods_, top.log_likelihoods_, rtol=1e-7)
     assert_allclose(stack.encodings(IMAGES)[0], hidden, rtol=1e-9, atol=1e-12)
     assert_allclose(stack.log_joint(IMAGES), top.log_joint(hidden), rtol=1e-6)
-    assert_allclose(stack.transform(IMAGES), by_loops(top.log_joint(hidden), code), rtol=1e-5, atol=1e-9)
+    assert_allclose(stack.transform(IMAGES), oracles.code(top.log_joint(hidden), code), rtol=1e-5, atol=1e-9)
 
 
 def test_three_layers_equal_dense_gaussians_and_enumeration(stack):
@@ -208,7 +85,7 @@ def test_three_layers_equal_dense_gaussians_and_enumeration(stack):
     joint = oracles.log_joint(x, stack.layers_[0].weights_, full)
     expected = []
     for layer, code in zip((*stack.layers_[1:], None), stack.codes_, strict=True):
-        expected.append(by_loops(joint, code))
+        expected.append(oracles.code(joint, code))
         if layer is not None:
             joint = oracles.gaussian_log_joint(expected[-1], layer.weights_, layer.means_, layer.covariances_)
     found = stack.encodings(x)
@@ -444,50 +321,12 @@ def test_a_layer_that_cannot_draw_is_named(stack):
         stack.sample(0)
 
 
-# The way down
-
-
-@pytest.mark.parametrize("n_components", [1, 2, 5])
-def test_the_nearest_point_of_the_simplex_satisfies_the_conditions_of_optimality(n_components):
-    """p is nearest to v if v - p is constant where p > 0 and not above that constant where p is 0."""
-    v = 2 * np.random.default_rng(0).standard_normal((300, n_components))
-    p = nearest_on_simplex(v)
-    assert_allclose(p.sum(axis=1), 1, rtol=1e-12)
-    assert (p >= 0).all()
-    cut = 0
-    for row, point in zip(v, p, strict=True):
-        constants = (row - point)[point > 0]
-        assert_allclose(constants, constants[0], atol=1e-12)
-        assert ((row - point)[point == 0] <= constants[0] + 1e-12).all()
-        cut += (point == 0).any()
-    assert n_components == 1 or cut > 50
-    assert_allclose(nearest_on_simplex(p), p, atol=1e-15)
-
-
-@pytest.mark.parametrize("code", CODES)
-def test_decoding_a_computed_code_gives_its_posteriors(code):
-    joint = 50 * np.random.default_rng(1).standard_normal((60, 6))
-    expected = by_loops(joint - joint.max(axis=1, keepdims=True), "posterior")
-    found = decode(encode(joint, code), code)
-    if code == "standardised_log_joint":
-        expected = expected.round() * (expected.max(axis=1, keepdims=True) > 0.99)
-        found = found * (expected.max(axis=1, keepdims=True) > 0.99)
-        assert expected.sum() > 30
-    assert_allclose(found, expected, atol=1e-12)
-
-
-def test_an_unknown_code_cannot_be_decoded():
-    message = 'kind must be "log_joint", "standardised_log_joint" or "posterior"; got \'entropy\'.'
-    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
-        decode(np.zeros((1, 2)), "entropy")
-
-
 # Messages
 
 LAYERS = "layers must be a sequence of at least one mixture, the lowest first; got {}. "
 MIXTURE = (
-    "layers[{}] must be a mixture with the methods fit, log_joint, predict, predict_proba, score_samples, "
-    "score; got {}. Pass an unfitted mixture such as FullGMM(10)."
+    "layers[{}] must be a mixture with the methods fit, log_joint, predict, predict_proba, "
+    "score_samples; got {}. Pass an unfitted mixture such as FullGMM(10)."
 )
 NAMES = (
     "codes must be one of log_joint, standardised_log_joint, posterior, or a sequence of such names, one for "
@@ -614,7 +453,7 @@ def test_a_frozen_layer_is_not_fitted_again():
     assert_array_equal(below.spectra_, before)
     assert stack.layers_[0].estimator is below
     assert clone(stack).fit(IMAGES).layers_[0].estimator is below
-    top = upper().fit(by_loops(below.log_joint(IMAGES), "posterior"))
+    top = upper().fit(oracles.code(below.log_joint(IMAGES), "posterior"))
     assert_allclose(stack.layers_[1].means_, top.means_, rtol=1e-7, atol=1e-9)
 
 
@@ -720,8 +559,8 @@ def test_a_frozen_layer_is_saved_without_its_wrapper(path):
 def test_a_layer_without_a_file_format_is_refused(path):
     stack = fit(lowest(), Counted(2, reg_covar=1e-2, random_state=0))
     message = (
-        "layers_[1] must be of a kind that has a file format, ConvolutionalGMM or FullGMM; got a Counted. "
-        "Save the layers one by one."
+        f"layers_[1] must be of a kind that has a file format, {', '.join(ESTIMATORS)}; got a Counted. "
+        "Save the others one by one."
     )
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         stack.save(path)
@@ -840,19 +679,22 @@ def layer(number, **changes):
     return changed
 
 
-SETTINGS = (
-    '{path} holds no usable StackedGMM: its settings must be "codes" and "layers", a list of '
-    'ConvolutionalGMM or FullGMM, each with a "kind" and "settings"; got '
+SETTINGS = '{path} holds no usable StackedGMM: its settings must be "codes" and "layers"; got '
+ENTRIES = (
+    '{path} holds no usable StackedGMM: the models in it must be a list, each with a "kind" and "settings", '
+    f"and of the kinds {', '.join(ESTIMATORS)}; got "
 )
 WRONG_SETTINGS = [
     (lambda settings: [1, 2], SETTINGS + "[1, 2]. Save the stack again."),
     (lambda settings: {}, SETTINGS + "{{}}. Save the stack again."),
-    (lambda settings: {"codes": "posterior", "layers": 3}, SETTINGS),
+    (lambda settings: {"codes": "posterior", "layers": 3}, ENTRIES + "3. Save the model again."),
     (lambda settings: {"layers": settings["layers"]}, SETTINGS),
     (lambda settings: settings | {"colour": 1}, SETTINGS),
-    (lambda settings: settings | {"layers": ["FullGMM"] * 3}, SETTINGS),
-    (layer(1, kind="OtherGMM"), SETTINGS),
-    (layer(1, kind=["FullGMM"]), SETTINGS),
+    (lambda settings: settings | {"layers": ["FullGMM"] * 3}, ENTRIES),
+    (layer(1, kind="OtherGMM"), ENTRIES),
+    (layer(1, kind=["FullGMM"]), ENTRIES),
+    (layer(1, kind="datasets"), ENTRIES),
+    (layer(1, kind="__version__"), ENTRIES),
     (layer(1, kind="ConvolutionalGMM"), "{path} must hold numbers under the names"),
     (
         layer(1, settings={"colour": 1}),
@@ -929,7 +771,7 @@ def test_layers_that_do_not_fit_on_each_other_are_refused(saved, path):
 
 
 def test_a_convolutional_layer_on_another_is_refused(path):
-    settings, arrays = lowest().fit(IMAGES)._state()
+    settings, arrays = lowest().fit(IMAGES).to_arrays()
     entries = [{"kind": "ConvolutionalGMM", "settings": settings}] * 2
     both = {f"{number}.{name}": array for number in (0, 1) for name, array in arrays.items()}
     storage.write(path, "StackedGMM", {"codes": "posterior", "layers": entries}, both)

@@ -16,15 +16,16 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter, validat
 
 from gmmlib import _checks, _contents, posterior
 from gmmlib.base import BayesRule
+from gmmlib.compose import parts
 from gmmlib.compose.stack import StackedGMM
-from gmmlib.full.estimator import FullGMM
-from gmmlib.stationary.convolutional import ConvolutionalGMM
 
-STORABLE = {density.__name__: density for density in (ConvolutionalGMM, FullGMM, StackedGMM)}
 SEEDS = 2**32  # seeds of densities lie below it
-LEARNED = {
-    ConvolutionalGMM: ("weights", "spectra"),
-    FullGMM: ("weights", "means", "covariances"),
+# What a file says of a run of EM, where there was none.
+NO_RUN = {
+    "n_iter": np.array(0),
+    "converged": np.array(0),
+    "log_likelihoods": np.empty(0),
+    "component_counts": np.empty(0, dtype=np.int64),
 }
 
 
@@ -156,46 +157,37 @@ class GenerativeClassifier(ClassifierMixin, BayesRule, BaseEstimator):
             tags.input_tags = get_tags(self.density).input_tags
         return tags
 
+    @property
+    def image_shape_(self):
+        """H and W of the images that the densities take, if they take images."""
+        return self.densities_[0].image_shape_
+
     def _data(self, X, reset=False):
-        """Images, or rows of numbers; what else they must be, the densities know."""
-        if _checks.array(X, "X").ndim > 2:
-            return _checks.images(X)
+        """Images, groups of images, or rows of numbers; what else they must be, the densities know."""
+        values = _checks.array(X, "X")
+        if values.ndim > 2:
+            return _checks.images(values) if values.ndim == 3 else values
         return _checks.plain(validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite=False))
 
-    def _state(self):
+    def to_arrays(self):
         """Settings and arrays that make the fitted classifier again."""
         check_is_fitted(self)
-        kind = type(self.densities_[0]).__name__
-        if STORABLE.get(kind) is not type(self.densities_[0]):
-            raise ValueError(
-                f"densities_ must be of a kind that has a file format, {', '.join(STORABLE)}; got a {kind}. "
-                "Save the densities one by one."
-            )
+        entries, arrays = parts.to_arrays(self.densities_, "densities_")
         given = None if self.priors is None else _checked_priors(self.priors, self.classes_).tolist()
-        settings = {"kind": kind, "classes": self.classes_.tolist(), "priors": given, "densities": []}
-        settings |= _contents.column_names(self)
-        arrays = {"priors": self.priors_}
-        for c, density in enumerate(self.densities_):
-            own, learned = density._state()
-            settings["densities"].append(own)
-            arrays |= {f"{c}.{name}": array for name, array in learned.items()}
-        return settings, arrays
-
-    @staticmethod
-    def _array_names(settings):
-        kind, stored = _stored_densities(settings)
-        names = [f"{c}.{name}" for c, own in enumerate(stored) for name in _names(kind, own)]
-        return ["priors", *names]
+        settings = {"kind": entries[0]["kind"], "classes": self.classes_.tolist(), "priors": given}
+        settings["densities"] = [entry["settings"] for entry in entries]
+        return settings | _contents.column_names(self), {"priors": self.priors_, **arrays}
 
     @classmethod
-    def _from_state(cls, settings, arrays, where):
-        """The inverse of `_state`; errors say `where` the arrays come from."""
-        kind, stored = _stored_densities(settings)
+    def array_names(cls, settings):
+        """What the arrays are called that go with these settings in a file."""
+        return ["priors", *parts.array_names(_stored_densities(settings))]
+
+    @classmethod
+    def from_arrays(cls, settings, arrays, where):
+        """The inverse of `to_arrays`; errors say `where` the arrays come from."""
+        densities = parts.from_arrays(_stored_densities(settings), arrays, where)
         settings, names = _contents.split_column_names(settings, where)
-        densities = []
-        for c, own in enumerate(stored):
-            named = {name: arrays[f"{c}.{name}"] for name in _names(kind, own)}
-            densities.append(kind._from_state(own, named, f"{where}[{c}]"))
         _check_alike(densities, where)
         classifier = cls(clone(densities[0]), priors=settings["priors"])
         classifier.classes_ = _stored_classes(settings["classes"])
@@ -218,44 +210,38 @@ def mixture_of(priors, densities):
     ----------
     priors : array-like, (C,)
         They sum to 1.
-    densities : sequence of C ConvolutionalGMM, or of C FullGMM
-        Fitted.
+    densities : sequence of C mixtures
+        Fitted, of one class, and with a method ``learned``, such as ConvolutionalGMM or FullGMM.
 
     Returns
     -------
-    ConvolutionalGMM or FullGMM
-        Components stand in the order of the densities.
+    mixture
+        Of the same class; components stand in the order of the densities.
 
     Raises
     ------
     ValueError
-        If the densities are of another kind.
+        If the densities are of several classes, or their components cannot be joined.
     """
-    kind = type(densities[0])
-    if kind not in LEARNED or any(type(density) is not kind for density in densities):
+    kinds = {type(density) for density in densities}
+    if len(kinds) > 1 or not all(hasattr(density, "learned") for density in densities):
         raise ValueError(
-            "densities must all be ConvolutionalGMM, or all FullGMM, to be one mixture; got "
-            f"{', '.join(sorted({type(density).__name__ for density in densities}))}. "
+            "densities must all be of one class that says what it has learned, such as ConvolutionalGMM or "
+            f"FullGMM, to be one mixture; got {', '.join(sorted(kind.__name__ for kind in kinds))}. "
             "Add up their densities instead: logsumexp of log prior plus score_samples."
         )
-    states = [density._state() for density in densities]
-    learned = {key: np.concatenate([arrays[key] for _, arrays in states]) for key in LEARNED[kind]}
+    states = [density.to_arrays() for density in densities]
+    settings, arrays = states[0]
+    joined = {key: np.concatenate([own[key] for _, own in states]) for key in densities[0].learned()}
     sizes = [len(density.weights_) for density in densities]
-    learned["weights"] = np.repeat(priors, sizes) * learned["weights"]
-    no_run = {"n_iter": np.array(0), "converged": np.array(0), "log_likelihoods": np.empty(0)}
-    if kind is FullGMM:
-        no_run["component_counts"] = np.empty(0, dtype=np.int64)
-    settings = states[0][0] | {"n_components": sum(sizes)}
-    return kind._from_state(settings, states[0][1] | learned | no_run, "mixture")
+    joined["weights"] = np.repeat(priors, sizes) * joined["weights"]
+    no_run = {key: NO_RUN[key] for key in NO_RUN.keys() & arrays.keys()}
+    settings = settings | {"n_components": sum(sizes)}
+    return type(densities[0]).from_arrays(settings, arrays | joined | no_run, "mixture")
 
 
 def _check_density(density, sample_weight):
-    lacking = [name for name in ("fit", "score_samples", "get_params") if not hasattr(density, name)]
-    if lacking or isinstance(density, type):
-        raise ValueError(
-            "density must be an estimator with fit and score_samples; "
-            f"got {density!r}. Pass an unfitted one such as FullGMM(10)."
-        )
+    _check_scores(density)
     for step in _below(density):
         if not (step in (None, "passthrough") or isinstance(step, FrozenEstimator)) and (
             get_tags(step).requires_fit
@@ -269,6 +255,15 @@ def _check_density(density, sample_weight):
         raise ValueError(
             "sample_weight needs a density whose fit takes it; "
             f"got a {type(density).__name__}. Leave sample_weight out."
+        )
+
+
+def _check_scores(density):
+    lacking = [name for name in ("fit", "score_samples", "get_params") if not hasattr(density, name)]
+    if lacking or isinstance(density, type):
+        raise ValueError(
+            "density must be an estimator with fit and score_samples; "
+            f"got {density!r}. Pass an unfitted one such as FullGMM(10)."
         )
 
 
@@ -328,8 +323,10 @@ def _stored_classes(stored):
 
 
 def _check_alike(densities, where):
-    """Refuse densities of a file that do not take the same rows."""
-    takes = {_takes(density) for density in densities}
+    """Refuse what is no density among the models of a file, and densities that do not take the same rows."""
+    for density in densities:
+        _check_scores(density)
+    takes = {parts.row_shape(density) for density in densities}
     if len(takes) > 1:
         raise ValueError(
             f"{where} must hold densities of the same rows for all classes; got densities of rows of shapes "
@@ -337,26 +334,14 @@ def _check_alike(densities, where):
         )
 
 
-def _takes(density):
-    """Shape of a row that a density scores."""
-    lowest = density.layers_[0] if isinstance(density, StackedGMM) else density
-    return lowest.image_shape_ if hasattr(lowest, "image_shape_") else (lowest.n_features_in_,)
-
-
-def _names(kind, settings):
-    """What the arrays of a density in a file are called."""
-    names = kind._array_names
-    return names(settings) if callable(names) else names
-
-
 def _stored_densities(settings):
-    """Class of the densities and the settings of each, from the settings of a classifier in a file."""
+    """Kind and settings of each density, from the settings of a classifier in a file."""
     try:
-        kind, stored = STORABLE[settings["kind"]], settings["densities"]
+        kind, stored = settings["kind"], settings["densities"]
         if settings.keys() - {"feature_names_in"} == {"kind", "classes", "priors", "densities"} and (
             len(stored) == len(settings["classes"]) > 0
         ):
-            return kind, stored
+            return [{"kind": kind, "settings": own} for own in stored]
     except (AttributeError, LookupError, TypeError):
         pass
     raise ValueError(

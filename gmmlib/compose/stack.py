@@ -8,125 +8,19 @@ import reprlib
 from collections.abc import Sequence
 from itertools import pairwise
 
-import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
-from sklearn.frozen import FrozenEstimator
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from gmmlib import _checks, posterior
-from gmmlib.base import Stored
-from gmmlib.full.estimator import FullGMM
-from gmmlib.stationary.convolutional import ConvolutionalGMM
+from gmmlib.base import Scored, Stored
+from gmmlib.compose import parts
+from gmmlib.compose.codes import CODES, decode, encode
 
-CODES = ("log_joint", "standardised_log_joint", "posterior")
-METHODS = ("fit", "log_joint", "predict", "predict_proba", "score_samples", "score")
-STORABLE = {mixture.__name__: mixture for mixture in (ConvolutionalGMM, FullGMM)}
+METHODS = ("fit", "log_joint", "predict", "predict_proba", "score_samples")
 
 
-def encode(log_joint, code):
-    r"""What a layer hands upwards.
-
-    With l the log joints of one row, m their mean over the K components and s their standard
-    deviation (the population's), the codes are
-
-    - ``"log_joint"``: l itself, in nats;
-    - ``"standardised_log_joint"``: (l - m) / s, or zeros where all components tie;
-    - ``"posterior"``: :math:`\exp l_k / \sum_j \exp l_j`.
-
-    Parameters
-    ----------
-    log_joint : array-like, (N, K)
-        Nats.
-    code : {"log_joint", "standardised_log_joint", "posterior"}
-
-    Returns
-    -------
-    ndarray, (N, K)
-
-    Raises
-    ------
-    ValueError
-        If the code has another name, or the log joints are no matrix or not finite.  A component of
-        weight 0 has log joints of -inf; only the posterior, which is then 0, takes those.
-    """
-    _checks.one_of(code, "code", CODES)
-    log_joint = _checks.array(log_joint, "log_joint").astype(np.float64, copy=False)
-    if log_joint.ndim != 2 or log_joint.shape[1] == 0:
-        raise ValueError(
-            "log_joint must hold a row a sample and a column a component, shape (N, K); "
-            f"got shape {log_joint.shape}. Pass what a mixture's log_joint returns."
-        )
-    if code == "posterior":
-        _refuse_infinite(log_joint.max(axis=1, keepdims=True), "have a finite largest value in each row")
-        return posterior.proba(log_joint)
-    _refuse_infinite(log_joint, f"be finite for the code {code!r}")
-    return log_joint if code == "log_joint" else standardised(log_joint)
-
-
-def standardised(log_joint):
-    """Shift and scale each row of finite log joints (N, K) to mean 0 and standard deviation 1."""
-    # Ties are exactly 0 below the largest; below their mean, rounding would set them apart.
-    below = log_joint - log_joint.max(axis=1, keepdims=True)
-    below -= below.mean(axis=1, keepdims=True)
-    deviation = np.sqrt((below**2).mean(axis=1, keepdims=True))
-    return np.divide(below, deviation, out=np.zeros_like(below), where=deviation > 0)
-
-
-def decode(code, kind):
-    r"""Posteriors of the components of a layer, from a code that was drawn rather than computed.
-
-    A drawn code need not be one that any log joints have, so each kind is taken to the nearest posteriors
-    that it can mean:
-
-    - ``"posterior"``: the nearest point of the simplex, in squared distance;
-    - ``"log_joint"``: :math:`\exp l_k / \sum_j \exp l_j`, the log joints less their evidence;
-    - ``"standardised_log_joint"``: all on the largest entry (the lowest index among equals).  The scale of
-      the log joints is lost; of images it is tens of nats and more, where posteriors are nearly 0 or 1.
-
-    Parameters
-    ----------
-    code : ndarray, (N, K)
-    kind : {"log_joint", "standardised_log_joint", "posterior"}
-
-    Returns
-    -------
-    ndarray, (N, K)
-        Rows sum to 1.
-    """
-    _checks.one_of(kind, "kind", CODES)
-    if kind == "posterior":
-        return nearest_on_simplex(code)
-    if kind == "log_joint":
-        return posterior.proba(code)
-    return np.eye(code.shape[1])[code.argmax(axis=1)]
-
-
-def nearest_on_simplex(vectors):
-    """Move each row (N, K) to the closest of the vectors that are nowhere negative and sum to 1.
-
-    References
-    ----------
-    Duchi, Shalev-Shwartz, Singer and Chandra (2008), ICML, for the closed form: subtract one number from
-    all coordinates, and cut at 0.
-    """
-    falling = -np.sort(-vectors, axis=1)
-    excess = (np.cumsum(falling, axis=1) - 1) / np.arange(1, vectors.shape[1] + 1)
-    positive = (falling > excess).sum(axis=1)
-    shift = excess[np.arange(len(vectors)), positive - 1]
-    return np.maximum(vectors - shift[:, None], 0.0)
-
-
-def _refuse_infinite(values, expected):
-    bad = np.argwhere(~np.isfinite(values))
-    if len(bad):
-        raise ValueError(
-            f"log_joint must {expected}; got {values[tuple(bad[0])]} in row {bad[0][0]}. A component of "
-            "weight 0 has log joints of -inf: leave it out, or use the code 'posterior', which is then 0."
-        )
-
-
-class StackedGMM(Stored, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class StackedGMM(Stored, Scored, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Mixtures on top of each other, fitted from the lowest up, each to the code of the one below.
 
     Parameters
@@ -211,15 +105,12 @@ class StackedGMM(Stored, ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         return self._top("log_joint", X)
 
     def score_samples(self, X):
-        """Log density of the code below the top layer, (N,), nats: of the code, not of the image."""
-        return self._top("score_samples", X)
+        """Log density of the code below the top layer, (N,), nats: of the code, not of the image.
 
-    def score(self, X, y=None):
-        """Mean log density of the code below the top layer, nats a row: of the code, not of the image.
-
-        It compares top layers on one code.  Stacks that differ below the top score different data.
+        It compares top layers on one code, and so does `score`, its mean.  Stacks that differ below the top
+        score different data.
         """
-        return self._top("score", X)
+        return self._top("score_samples", X)
 
     def predict(self, X):
         """Most probable top component of each row, (N,)."""
@@ -297,9 +188,19 @@ class StackedGMM(Stored, ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
         return self.layers_[0].feature_names_in_
 
     @property
+    def image_shape_(self):
+        """H and W of the images that the lowest layer takes, if it takes images."""
+        return self.layers_[0].image_shape_
+
+    @property
+    def weights_(self):
+        """Mixing weights of the top mixture, (K,)."""
+        return _weights(self.layers_[-1])
+
+    @property
     def _n_features_out(self):
         """Columns of `transform`: ``get_feature_names_out`` numbers them."""
-        return len(self.layers_[-1].weights_)
+        return len(self.weights_)
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "layers_")
@@ -358,38 +259,21 @@ class StackedGMM(Stored, ClassNamePrefixFeaturesOutMixin, TransformerMixin, Base
                     "ConvolutionalGMM and FullGMM have one."
                 )
 
-    def _state(self):
+    def to_arrays(self):
         """Settings and arrays that make the fitted stack again."""
         check_is_fitted(self)
-        entries, arrays = [], {}
-        for number, layer in enumerate(self.layers_):
-            mixture = layer.estimator if isinstance(layer, FrozenEstimator) else layer
-            kind = type(mixture).__name__
-            if STORABLE.get(kind) is not type(mixture):
-                raise ValueError(
-                    f"layers_[{number}] must be of a kind that has a file format, {' or '.join(STORABLE)}; "
-                    f"got a {kind}. Save the layers one by one."
-                )
-            settings, own = mixture._state()
-            entries.append({"kind": kind, "settings": settings})
-            arrays |= {f"{number}.{name}": array for name, array in own.items()}
+        entries, arrays = parts.to_arrays(self.layers_, "layers_")
         return {"codes": self.codes_, "layers": entries}, arrays
 
-    @staticmethod
-    def _array_names(settings):
-        return [
-            f"{number}.{name}"
-            for number, (mixture, _) in enumerate(_stored_layers(settings))
-            for name in mixture._array_names
-        ]
+    @classmethod
+    def array_names(cls, settings):
+        """What the arrays are called that go with these settings in a file."""
+        return parts.array_names(_stored_layers(settings))
 
     @classmethod
-    def _from_state(cls, settings, arrays, where):
-        """The inverse of `_state`; errors say `where` the arrays come from."""
-        layers = []
-        for number, (mixture, own) in enumerate(_stored_layers(settings)):
-            named = {name: arrays[f"{number}.{name}"] for name in mixture._array_names}
-            layers.append(mixture._from_state(own, named, f"{where}[{number}]"))
+    def from_arrays(cls, settings, arrays, where):
+        """The inverse of `to_arrays`; errors say `where` the arrays come from."""
+        layers = parts.from_arrays(_stored_layers(settings), arrays, where)
         _check_layers(layers)
         _check_widths(layers)
         stack = cls([clone(layer) for layer in layers], settings["codes"])
@@ -424,23 +308,23 @@ def _checked_codes(codes, depth):
 
 
 def _stored_layers(settings):
-    """Class and settings of each layer, from the settings of a stack in a file."""
-    try:
-        own = all(entry.keys() == {"kind", "settings"} for entry in settings["layers"])
-        if settings.keys() == {"codes", "layers"} and own:
-            return [(STORABLE[entry["kind"]], entry["settings"]) for entry in settings["layers"]]
-    except (AttributeError, LookupError, TypeError):
-        pass
+    """Kind and settings of each layer, from the settings of a stack in a file."""
+    if isinstance(settings, dict) and settings.keys() == {"codes", "layers"}:
+        return settings["layers"]
     raise ValueError(
-        f'its settings must be "codes" and "layers", a list of {" or ".join(STORABLE)}, each with a "kind" '
-        f'and "settings"; got {reprlib.repr(settings)}. Save the stack again.'
+        f'its settings must be "codes" and "layers"; got {reprlib.repr(settings)}. Save the stack again.'
     )
+
+
+def _weights(layer):
+    """Weights of the components that a fitted layer has log joints for."""
+    return layer.top_weights_ if hasattr(layer, "top_weights_") else layer.weights_
 
 
 def _check_widths(layers):
     """Refuse a layer that does not take as many features as the one below has components."""
     for number, (below, layer) in enumerate(pairwise(layers), 1):
-        width, expected = getattr(layer, "n_features_in_", "images"), len(below.weights_)
+        width, expected = getattr(layer, "n_features_in_", "images"), len(_weights(below))
         if width != expected:
             raise ValueError(
                 f"layers[{number}] must take the {expected} components of the layer below it; got one "

@@ -29,7 +29,6 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from gmmlib import _checks, posterior
-from gmmlib.spectrum import multiplicity
 
 LOCAL_ITER = 10  # EM iterations for the two halves of a component
 SEEN = 1e-3  # posterior below which a sample does not take part in them
@@ -49,7 +48,9 @@ def improve(model, X, sample_weight=None, *, n_moves=10, n_steps=5, random_state
     Parameters
     ----------
     model : ConvolutionalGMM or FullGMM
-        Fitted; it is left as it is.  `FullGMM` must have free means and `min_weight=None`.
+        Fitted; it is left as it is.  `FullGMM` must have free means and `min_weight=None`.  Any mixture will
+        do whose moments are averages of those of its components, that has the setting `mechanism`, and
+        the methods ``learned`` and ``log_determinants``.
     X : array-like, (N, H, W) or (N, D)
         The data it was fitted to.
     sample_weight : array-like, (N,), optional
@@ -160,13 +161,13 @@ def merger_losses(model, mass):
     """Nats (K, K) that the expected log joint loses where two components of masses (K,) become one."""
     learned = parameters(model)
     n_components = len(mass)
-    volume = log_determinants(learned, model)
+    volume = model.log_determinants(learned)
     losses = np.full((n_components, n_components), np.inf)
     for i in range(n_components):
         for j in range(i + 1, n_components):
             together = mass[i] + mass[j]
             if together > 0:
-                both = log_determinants(merged(learned, i, j, mass[i] / together), model)[0]
+                both = model.log_determinants(merged(learned, i, j, mass[i] / together))[0]
                 change = mass[i] * (both - volume[i]) + mass[j] * (both - volume[j])
                 known = xlogy(together, together) - xlogy(mass[i], mass[i]) - xlogy(mass[j], mass[j])
                 losses[i, j] = losses[j, i] = 0.5 * change - known
@@ -175,19 +176,7 @@ def merger_losses(model, mass):
 
 def parameters(model):
     """What `init` takes: the learned arrays by name."""
-    names = ("weights", "spectra") if hasattr(model, "spectra_") else ("weights", "means", "covariances")
-    return {name: getattr(model, f"{name}_") for name in names}
-
-
-def log_determinants(learned, model):
-    """Log determinants (K,) of the covariances."""
-    if "covariances" in learned:
-        return np.linalg.slogdet(learned["covariances"])[1]
-    w = multiplicity(model.image_shape_)
-    with np.errstate(divide="ignore"):
-        logs = np.log(learned["spectra"])
-    logs[:, 0, 0] = 0.0 if model.zero_mean_patches else logs[:, 0, 0]
-    return (w * logs).sum(axis=(1, 2))
+    return model.learned()
 
 
 def merged(learned, i, j, share):
@@ -212,14 +201,13 @@ def moved(learned, i, j, k, halves):
         values[i] = one[name][0]
         values[j], values[k] = halves[name]
     result["weights"][[j, k]] *= learned["weights"][k]
-    if "spectra" in result:  # the frequency left out has no power, and a start must have some
-        result["spectra"] = np.where(result["spectra"] > 0, result["spectra"], 1.0)
     return result
 
 
 def _check_model(model):
     check_is_fitted(model)
-    if not (hasattr(model, "spectra_") or getattr(model, "means", None) == "free"):
+    has_moments = hasattr(model, "learned") and hasattr(model, "log_determinants")
+    if not has_moments or "mechanism" not in model.get_params() or getattr(model, "means", "free") != "free":
         raise ValueError(
             f"model must be a ConvolutionalGMM, or a FullGMM with free means; got {model!r}. "
             "Other mixtures have no moments to merge."

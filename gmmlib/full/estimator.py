@@ -163,7 +163,7 @@ class FullGMM(Additive, Mixture):
         warm = self.warm_start and hasattr(self, "weights_")
         if warm:
             self._check_continuation()
-        start = self._learned() if warm else self._start(len(X))
+        start = self.learned() if warm else self._start(len(X))
         file = Checkpoint(self, X, weight, start if warm else None)
         if not weight.all():
             if isinstance(start, np.ndarray):
@@ -334,6 +334,16 @@ class FullGMM(Additive, Mixture):
         means = n_components * dimension if self.means == "free" else 0
         return n_components - 1 + means + n_components * dimension * (dimension + 1) // 2
 
+    def learned(self):
+        """What `init` takes to start here: the learned arrays by name."""
+        check_is_fitted(self)
+        return {"weights": self.weights_, "means": self.means_, "covariances": self.covariances_}
+
+    def log_determinants(self, learned=None):
+        """Log determinants of the covariances, (K,), or of those among other `learned` arrays."""
+        covariances = (self.learned() if learned is None else learned)["covariances"]
+        return np.linalg.slogdet(covariances)[1]
+
     @property
     def precisions_cholesky_(self):
         """Upper triangular factors of the precisions, (K, D, D)."""
@@ -355,7 +365,7 @@ class FullGMM(Additive, Mixture):
         "n_iter",
     )
 
-    def _state(self):
+    def to_arrays(self):
         """Settings and arrays that make the fitted model again."""
         check_is_fitted(self)
         arrays = {name: getattr(self, f"{name}_") for name in self._array_names}
@@ -366,8 +376,8 @@ class FullGMM(Additive, Mixture):
         return settings | _contents.column_names(self), arrays
 
     @classmethod
-    def _from_state(cls, settings, arrays, where):
-        """The inverse of `_state`; errors say `where` the arrays come from."""
+    def from_arrays(cls, settings, arrays, where):
+        """The inverse of `to_arrays`; errors say `where` the arrays come from."""
         settings, names = _contents.split_column_names(settings, where)
         model = _contents.model(cls, settings)
         n_components, dimension = arrays["means"].shape
@@ -445,9 +455,6 @@ class FullGMM(Additive, Mixture):
             )
         return labels
 
-    def _learned(self):
-        return {"weights": self.weights_, "means": self.means_, "covariances": self.covariances_}
-
     def _check_continuation(self):
         """Refuse settings that the learned parameters cannot take over."""
         self._parameters()
@@ -466,7 +473,7 @@ class FullGMM(Additive, Mixture):
 
     def _parameters(self):
         """The learned parameters in axes that suit the search: a function of the public ones alone."""
-        learned = self._learned()
+        learned = self.learned()
         if any(a is not b for a, b in zip(getattr(self, "_own", (None,) * 3), learned.values(), strict=True)):
             n_components, dimension = np.size(self.weights_), np.size(self.means_) // np.size(self.weights_)
             self._set(starts.given(learned, n_components, dimension, "the fitted model"), n_components)

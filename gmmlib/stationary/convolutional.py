@@ -24,7 +24,7 @@ from gmmlib.em.algorithm import Mechanism
 from gmmlib.em.checkpoint import Checkpoint
 from gmmlib.em.loop import Saved, record
 from gmmlib.em.workers import Workers, block_size
-from gmmlib.spectrum import fold, powers, unfold
+from gmmlib.spectrum import fold, multiplicity, powers, unfold
 
 EMPTY = 1e-10  # share of the weight below which a component has no images left
 
@@ -360,6 +360,22 @@ class ConvolutionalGMM(Additive, OfImages, Mixture):
         check_is_fitted(self)
         return len(self.weights_) * (1 + len(self._layout.bins)) - 1
 
+    def learned(self):
+        """What `init` takes to start here: the learned arrays by name; a frequency left out has power 1."""
+        check_is_fitted(self)
+        spectra = self.spectra_.copy()
+        if self._leaves_out():
+            spectra[:, 0, 0] = 1.0
+        return {"weights": self.weights_, "spectra": spectra}
+
+    def log_determinants(self, learned=None):
+        """Log determinants of the covariances, (K,), or of those among other `learned` arrays."""
+        with np.errstate(divide="ignore"):
+            logs = np.log((self.learned() if learned is None else learned)["spectra"])
+        if self._leaves_out():
+            logs[:, 0, 0] = 0.0
+        return (multiplicity(self.image_shape_) * logs).sum(axis=(1, 2))
+
     def _scoring(self, X, everything):
         """How `Mixture` scores images: one product of their powers per chunk."""
         X, layout = self._images(X), self._layout
@@ -378,7 +394,7 @@ class ConvolutionalGMM(Additive, OfImages, Mixture):
 
     _array_names = ("weights", "spectra", "log_likelihoods", "converged", "n_iter", "image_shape")
 
-    def _state(self):
+    def to_arrays(self):
         """Settings and arrays that make the fitted model again."""
         check_is_fitted(self)
         arrays = {
@@ -390,12 +406,12 @@ class ConvolutionalGMM(Additive, OfImages, Mixture):
             "image_shape": np.array(self.image_shape_),
         }
         fitted = {"n_components": len(self.weights_)}
-        fitted["zero_mean_patches"] = self.n_dimensions_ < np.prod(self.image_shape_)
+        fitted["zero_mean_patches"] = self._leaves_out()
         return _contents.settings(self, **fitted), arrays
 
     @classmethod
-    def _from_state(cls, settings, arrays, where):
-        """The inverse of `_state`; errors say `where` the arrays come from."""
+    def from_arrays(cls, settings, arrays, where):
+        """The inverse of `to_arrays`; errors say `where` the arrays come from."""
         model = _contents.model(cls, settings)
         shape = storage.image_shape(arrays["image_shape"], arrays, where)
         layout = fold(shape, zero_frequency=not model.zero_mean_patches)
@@ -436,7 +452,11 @@ class ConvolutionalGMM(Additive, OfImages, Mixture):
 
     @property
     def _layout(self):
-        return fold(self.image_shape_, zero_frequency=self.n_dimensions_ == math.prod(self.image_shape_))
+        return fold(self.image_shape_, zero_frequency=not self._leaves_out())
+
+    def _leaves_out(self):
+        """Whether the zero frequency is left out."""
+        return self.n_dimensions_ < math.prod(self.image_shape_)
 
     @property
     def _parameters(self):
@@ -452,8 +472,7 @@ class ConvolutionalGMM(Additive, OfImages, Mixture):
     def _check_continuation(self):
         """Refuse settings that a fitted model cannot take over."""
         _checks.unchanged("n_components", self.n_components, len(self.weights_))
-        zero_mean = self.n_dimensions_ < math.prod(self.image_shape_)
-        _checks.unchanged("zero_mean_patches", bool(self.zero_mean_patches), zero_mean)
+        _checks.unchanged("zero_mean_patches", bool(self.zero_mean_patches), self._leaves_out())
 
     def _set(self, layout, parameters):
         self._online = None  # moments of other parameters

@@ -344,7 +344,7 @@ class DiscriminativeGMM(OfImages, ClassifierMixin, BayesRule, BaseEstimator):
 
     _array_names = ("classes", "weights", "spectra", "objectives", "image_shape")
 
-    def _state(self):
+    def to_arrays(self):
         """Settings and arrays that make the fitted model again."""
         check_is_fitted(self)
         if self.classes_.dtype.kind not in "iuf":
@@ -362,8 +362,8 @@ class DiscriminativeGMM(OfImages, ClassifierMixin, BayesRule, BaseEstimator):
         return _contents.settings(self, n_components=self.weights_.shape[1]), arrays
 
     @classmethod
-    def _from_state(cls, settings, arrays, where):
-        """The inverse of `_state`; errors say `where` the arrays come from."""
+    def from_arrays(cls, settings, arrays, where):
+        """The inverse of `to_arrays`; errors say `where` the arrays come from."""
         model = _contents.model(cls, settings)
         layout = fold(storage.image_shape(arrays["image_shape"], arrays, where))
         classes = arrays["classes"]

@@ -401,7 +401,7 @@ class HierarchicalGMM(Additive, LearnedByEM, DensityMixin, BaseEstimator):
         "image_shape",
     )
 
-    def _state(self):
+    def to_arrays(self):
         """Settings and arrays that make the fitted model again."""
         check_is_fitted(self)
         arrays = {name: np.asarray(getattr(self, f"{name}_")) for name in self._array_names}
@@ -411,8 +411,8 @@ class HierarchicalGMM(Additive, LearnedByEM, DensityMixin, BaseEstimator):
         return _contents.settings(self, **fitted), arrays
 
     @classmethod
-    def _from_state(cls, settings, arrays, where):
-        """The inverse of `_state`; errors say `where` the arrays come from."""
+    def from_arrays(cls, settings, arrays, where):
+        """The inverse of `to_arrays`; errors say `where` the arrays come from."""
         model = _contents.model(cls, settings)
         shape = storage.image_shape(arrays["image_shape"], arrays, where)
         layout = fold(shape, zero_frequency=not model.zero_mean_patches)

@@ -244,27 +244,27 @@ class PhaseBlindGMM(OfImages, Mixture):
         noise = fft.rfft2(rng.standard_normal((n_samples, *self.image_shape_)), norm="ortho")
         return fft.irfft2(noise / np.abs(noise) * amplitudes, s=self.image_shape_, norm="ortho")
 
-    _array_names = ("image_shape", *FRAME_ARRAYS, *FullGMM._array_names)
+    _array_names = ("image_shape", *FRAME_ARRAYS, *FullGMM.array_names())
 
-    def _state(self):
+    def to_arrays(self):
         """Settings and arrays that make the fitted model again."""
         check_is_fitted(self)
         arrays = {"image_shape": np.array(self.image_shape_)}
         arrays |= {name: np.asarray(getattr(self.frame_, name)) for name in FRAME_ARRAYS}
-        return _contents.settings(self), arrays | self.mixture_._state()[1]
+        return _contents.settings(self), arrays | self.mixture_.to_arrays()[1]
 
     @classmethod
-    def _from_state(cls, settings, arrays, where):
-        """The inverse of `_state`; errors say `where` the arrays come from."""
+    def from_arrays(cls, settings, arrays, where):
+        """The inverse of `to_arrays`; errors say `where` the arrays come from."""
         layout = fold(storage.image_shape(arrays["image_shape"], arrays, where))
         learned = {name: arrays[name].astype(np.float64, copy=False) for name in FRAME_ARRAYS}
         own = _checked_frame(Frame(**learned | {"softness": float(arrays["softness"])}), layout, where)
         if np.abs(own.axes.T @ own.axes - np.eye(len(own.axes))).max() > 1e-6 or own.rest.ndim != 1:
             raise ValueError(f"{where}['axes'] must be orthonormal columns. Save the model again.")
         model = _contents.model(cls, settings, frame=own)
-        mixture = FullGMM._from_state(
+        mixture = FullGMM.from_arrays(
             _contents.settings(model._unfitted_mixture()),
-            {name: arrays[name] for name in FullGMM._array_names},
+            {name: arrays[name] for name in FullGMM.array_names()},
             where,
         )
         if mixture.means_.shape[1] != own.n_axes:

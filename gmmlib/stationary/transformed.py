@@ -437,7 +437,7 @@ class TransformedGMM(Additive, OfImages, Mixture):
 
     _array_names = ("weights", "means", "spectra", "log_likelihoods", "converged")
 
-    def _state(self):
+    def to_arrays(self):
         """Settings and arrays that make the fitted model again."""
         check_is_fitted(self)
         arrays = {name: getattr(self, f"{name}_") for name in self._array_names}
@@ -446,8 +446,8 @@ class TransformedGMM(Additive, OfImages, Mixture):
         return _contents.settings(self, **fitted), arrays
 
     @classmethod
-    def _from_state(cls, settings, arrays, where):
-        """The inverse of `_state`; errors say `where` the arrays come from."""
+    def from_arrays(cls, settings, arrays, where):
+        """The inverse of `to_arrays`; errors say `where` the arrays come from."""
         model = _contents.model(cls, settings)
         if arrays["means"].ndim != 3:
             raise ValueError(f"{where}['means'] must have shape (K, H, W); got {arrays['means'].shape}.")
