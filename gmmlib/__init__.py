@@ -20,7 +20,7 @@ ESTIMATORS = {
     "TransformedGMM": "stationary.transformed",
 }
 ROOMS = {
-    "em": ("checkpoint", "online", "split_merge"),
+    "em": ("checkpoint", "split_merge"),
     "stationary": (
         "bispectrum",
         "convolutional",
@@ -30,7 +30,7 @@ ROOMS = {
         "phaseblind",
         "transformed",
     ),
-    "full": ("missing", "triangular", "whitening"),
+    "full": ("missing", "online", "triangular", "whitening"),
     "compose": ("classify", "stack"),
     "evaluation": ("calibration", "metrics", "twosample"),
     "data": ("datasets", "patches"),

@@ -20,6 +20,8 @@ from gmmlib import _checks, posterior, storage
 from gmmlib.em.loop import em, record
 from gmmlib.em.workers import Workers, merge
 
+STEP_POWER = 0.6
+
 
 class Scoring(NamedTuple):
     """How the rows of a data set are scored: in blocks, which threads share."""
@@ -97,7 +99,79 @@ class BayesRule(Stored):
 
 
 class LearnedByEM(Stored):
-    """Estimators whose `fit` is a run of EM."""
+    """Estimators whose `fit` is a run of EM.
+
+    Parameters
+    ----------
+    max_iter : int
+        EM iterations at most.
+    tol : float
+        Stop when an iteration changes the mean log-likelihood by less, in nats per row; 0 never stops early.
+    random_state : int, Generator, RandomState or None
+        Randomness of the start, and of an algorithm that draws.
+    algorithm : {"deterministic", "stochastic", "hard", "annealed"} or mapping
+        What the M-step is given: all posteriors, one component drawn from each row's, the most probable one,
+        or posteriors of a temperature that falls; see `gmmlib.em.algorithm.Algorithm`.
+    callback : callable, optional
+        ``callback(model, iteration)`` after the start and each iteration, with the model usable as it
+        stands; a true result stops EM.
+    checkpoint : path-like, optional
+        File that keeps the state of a fit after each iteration.  If it is there, `fit` goes on from it, to
+        the same result bit for bit, or refuses it as that of another fit; at the end `fit` removes it.
+    progress : bool
+        Show a progress bar.
+    chunk_size : int
+        Rows that a thread takes at a time, in whole blocks; no digit depends on it.
+
+    Attributes
+    ----------
+    log_likelihoods_ : ndarray, (number of iterations + 1,)
+        Mean log-likelihood in nats per row at the start and after each iteration; after `partial_fit` that
+        of each batch before its step.
+    converged_ : bool
+        Whether `tol` stopped the run.
+    n_iter_ : int
+        Iterations run.
+
+    References
+    ----------
+    Dempster, Laird and Rubin (1977), JRSS B 39.
+    """
+
+    def fit(self, X, y=None, sample_weight=None):
+        """Fit by EM.
+
+        Parameters
+        ----------
+        X : array-like
+            Rows: images (N, H, W) of any one size, groups of them (N, G, H, W), or samples (N, D), as the
+            class says.
+        y : object
+            Ignored.
+        sample_weight : array-like, (N,), optional
+            Row weights: 0 leaves a row out, an integer repeats it.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If an argument or the data cannot be used; the text says which and what to do.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If a component lost all its rows and was re-initialised, `max_iter` ended a run that `tol` was to
+            end, or the log-likelihood fell.
+        """
+        self._check_settings()
+        X = self._data(X, reset=True)
+        weight = _checks.sample_weight(sample_weight, len(X))
+        _checks.enough_rows(weight, self.n_components)
+        self._fit(X, weight)
+        return self
 
     def _run_em(self, start, e_step, m_step, put, *, file=None, pack=None, **options):
         """Run `gmmlib.em.loop.em` with this model's settings, and keep what it comes to.
@@ -177,6 +251,51 @@ class Additive:
         check_is_fitted(self)
         self._set_from(statistics)
         return self
+
+
+class Online:
+    """Mixtures that also learn from one batch after another."""
+
+    def partial_fit(self, X, y=None, sample_weight=None):
+        """Take one step of online EM on a batch of rows, with all posteriors.
+
+        The sufficient statistics, of a unit of weight, move towards those of the batch,
+        ``s <- (1 - eta) s + eta s_batch``, with the step size ``eta = t^-0.6`` at the t-th step; an M-step
+        follows.  The first batch starts the components as `init` says, unless the model is fitted already:
+        then its parameters count as the first step.
+
+        Parameters
+        ----------
+        X : array-like, (N, ...)
+            At least as many rows as components at the first call.
+        y : object
+            Ignored.
+        sample_weight : array-like, (N,), optional
+
+        Returns
+        -------
+        self
+
+        References
+        ----------
+        Cappe and Moulines (2009), JRSS B 71, 593-613, for steps ``t^-a`` with 1/2 < a <= 1; Liang and Klein
+        (2009) for an a that forgets the start quickly.
+        """
+        self._check_settings()
+        first = not hasattr(self, "weights_")
+        if not first:
+            self._check_continuation()
+        X = self._data(X, reset=first)
+        weight = _checks.sample_weight(sample_weight, len(X))
+        if first:
+            _checks.enough_rows(weight, self.n_components)
+        self._take(X, weight, first)
+        return self
+
+
+def step_size(steps):
+    """How far the t-th step of online EM moves towards its batch: ``t^-0.6``, all the way at the first."""
+    return steps**-STEP_POWER
 
 
 class Mixture(LearnedByEM, Scored, DensityMixin, BaseEstimator):

@@ -1,21 +1,19 @@
 """The estimator of mixtures of Gaussians with full covariances; its steps are in `gmmlib.full.steps`."""
 
 import numpy as np
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 
 from gmmlib import _checks, _contents
-from gmmlib.base import Additive, Mixture, Scoring
-from gmmlib.em import online
-from gmmlib.em.algorithm import Mechanism
+from gmmlib.base import Additive, Mixture, Online, Scoring
 from gmmlib.em.checkpoint import Checkpoint
 from gmmlib.em.loop import Saved, record
 from gmmlib.em.workers import Workers
-from gmmlib.full import missing, steps, whitening
+from gmmlib.full import inputs, missing, online, steps, whitening
 from gmmlib.full import start as starts
 from gmmlib.full.run import Run, warn_of_empty
 
 
-class FullGMM(Additive, Mixture):
+class FullGMM(missing.Incomplete, Additive, Online, Mixture):
     """Gaussian mixture with full covariances, fitted by exact EM.
 
     The answers are those of scikit-learn's ``GaussianMixture(covariance_type="full")`` from the same
@@ -123,47 +121,20 @@ class FullGMM(Additive, Mixture):
         self.progress = progress
 
     def fit(self, X, y=None, sample_weight=None):
-        """Fit by EM.
-
-        Parameters
-        ----------
-        X : array-like, (N, D)
-        y : object
-            Ignored.
-        sample_weight : array-like, (N,), optional
-            Row weights: 0 leaves a row out, an integer repeats it.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError
-            If an argument or the data cannot be used, or a covariance is singular with ``reg_covar=0``.
-
-        Warns
-        -----
-        ConvergenceWarning
-            If a component lost all its samples and was re-initialised.
-        """
-        self._check_settings()
         try:
-            self._fit(X, sample_weight)
+            return super().fit(X, y, sample_weight)
         except BaseException:
             if hasattr(self, "means_"):  # what was learned before can still be used
                 self.n_features_in_ = self.means_.shape[1]
             raise
-        return self
 
-    def _fit(self, X, sample_weight):
-        X = self._data(X, reset=True)
-        weight = _checks.sample_weight(sample_weight, len(X))
-        _checks.enough_rows(weight, self.n_components)
+    fit.__doc__ = Mixture.fit.__doc__
+
+    def _fit(self, X, weight):
         warm = self.warm_start and hasattr(self, "weights_")
         if warm:
             self._check_continuation()
-        start = self.learned() if warm else self._start(len(X))
+        start = self.learned() if warm else inputs.start(self, len(X))
         file = Checkpoint(self, X, weight, start if warm else None)
         if not weight.all():
             if isinstance(start, np.ndarray):
@@ -221,35 +192,9 @@ class FullGMM(Additive, Mixture):
             learned = before._replace(weights=weights, means=means, whiteners=whiteners)
             self._set(steps.columns(learned, self.reg_covar, workers))
 
-    def partial_fit(self, X, y=None, sample_weight=None):
-        """Take one step of online EM on a batch of samples.
-
-        The sufficient statistics (mass, first and second moments of each component, a unit of weight)
-        move towards those of the batch, ``s <- (1 - eta) s + eta s_batch``, with the step size
-        ``eta = t^-0.6`` at the t-th step (Cappe and Moulines 2009); an M-step follows.  The first batch
-        starts the components as `init` says, unless the model is fitted already.
-
-        Parameters
-        ----------
-        X : array-like, (N, D)
-            At least as many samples as components at the first call.
-        y : object
-            Ignored.
-        sample_weight : array-like, (N,), optional
-
-        Returns
-        -------
-        self
-        """
-        self._check_settings()
-        first = not hasattr(self, "weights_")
-        if not first:
-            self._check_continuation()
-        X = self._data(X, reset=first)
-        weight = _checks.sample_weight(sample_weight, len(X))
+    def _take(self, X, weight, first):
         if first:
-            _checks.enough_rows(weight, self.n_components)
-            start = self._start(len(X))
+            start = inputs.start(self, len(X))
             if isinstance(start, np.ndarray):
                 start = start[weight > 0]
         X, weight = X[weight > 0], weight[weight > 0]
@@ -277,49 +222,6 @@ class FullGMM(Additive, Mixture):
         record(self, np.append(self.log_likelihoods_, weight @ evidence / weight.sum()))
         self.component_counts_ = np.append(self.component_counts_, len(self.weights_))
         self.n_iter_ = moments.steps
-        return self
-
-    def impute(self, X):
-        """Fill NaN with the expectation given what is observed of each sample: a new array (N, D)."""
-        check_is_fitted(self)
-        if not self.allow_missing:
-            raise ValueError("impute needs allow_missing=True: only then is NaN a missing value.")
-        return missing.impute(self._data(X, missing=True), self.weights_, self.means_, self.covariances_)
-
-    def sample_given(self, X, n_samples=1, random_state=None):
-        """Draw the missing values of each sample given what is observed of it, exactly.
-
-        A component is drawn from the posterior of what is observed, then the missing values from its
-        conditional Gaussian (`gmmlib.full.missing`).  A sample's randomness does not depend on what others
-        miss.
-
-        Parameters
-        ----------
-        X : array-like, (N, D)
-            NaN is missing.  A sample without any comes back as it is; one of nothing else is drawn from
-            the mixture.
-        n_samples : int
-            Draws of each.
-        random_state : int, Generator, RandomState or None
-
-        Returns
-        -------
-        ndarray, (n_samples, N, D)
-            Observed values are those of X.  Its mean over many draws is what `impute` returns.
-
-        Raises
-        ------
-        ValueError
-            Without ``allow_missing=True``, or if an argument cannot be used.
-        """
-        check_is_fitted(self)
-        if not self.allow_missing:
-            raise ValueError("sample_given needs allow_missing=True: only then is NaN a missing value.")
-        n_samples = _checks.positive_integer(n_samples, "n_samples")
-        rng = _checks.generator(random_state)
-        return missing.sample(
-            self._data(X, missing=True), self.weights_, self.means_, self.covariances_, n_samples, rng
-        )
 
     def _draw(self, labels, rng):
         X = rng.standard_normal((len(labels), self.n_features_in_))
@@ -404,19 +306,7 @@ class FullGMM(Additive, Mixture):
         return tags
 
     def _check_settings(self):
-        _checks.positive_integer(self.n_components, "n_components")
-        _checks.positive_integer(self.max_iter, "max_iter")
-        _checks.non_negative(self.tol, "tol")
-        _checks.non_negative(self.reg_covar, "reg_covar")
-        if self.min_weight is not None and not 0 <= _checks.non_negative(self.min_weight, "min_weight") < 1:
-            raise ValueError(f"min_weight must be below 1, a share of the weight; got {self.min_weight!r}.")
-        _checks.one_of(self.means, "means", ("free", "zero"))
-        _checks.positive_integer(self.chunk_size, "chunk_size")
-        _checks.truth(self.allow_missing, "allow_missing")
-        _checks.truth(self.warm_start, "warm_start")
-        Mechanism.checked(self.mechanism)
-        _checks.random_state(self.random_state)
-        _checks.callback(self.callback)
+        inputs.check_settings(self)
 
     def _workers(self):
         return Workers(_checks.positive_integer(self.chunk_size, "chunk_size"), steps.BLOCK_SIZE)
@@ -425,35 +315,7 @@ class FullGMM(Additive, Mixture):
         if not reset:
             check_is_fitted(self)
             self._parameters()  # what was set by hand has its sides checked before X has
-        X = _checks.readable(X, "X", missing=missing and self.allow_missing)
-        if isinstance(X, (list, tuple)):
-            X = _checks.array(X, "X")
-        if getattr(X, "ndim", 2) > 2:
-            raise ValueError(
-                f"X must hold a sample per row in an array of shape (N, D); got shape {X.shape}. Images are "
-                f"flattened by X.reshape(len(X), -1). {_checks.BATCHES}"
-            )
-        X = _checks.plain(validate_data(self, X, reset=reset, dtype="numeric", ensure_all_finite=False))
-        _checks.real(X, "X")  # dates pass for numbers up to here
-        if missing and self.allow_missing:
-            _checks.not_infinite(X, "X")
-        elif self.allow_missing:
-            _checks.finite(X, "X", NOT_IN_FIT)
-        else:
-            _checks.finite(X, "X")
-        _checks.moderate(X, "X")
-        return X
-
-    def _start(self, n_rows):
-        """`init`, with labels as a checked array."""
-        if not isinstance(self.init, (np.ndarray, list, tuple)):
-            return self.init
-        labels, _ = _checks.labels(self.init, "init", self.n_components, "n_components")
-        if len(labels) != n_rows:
-            raise ValueError(
-                f"init must hold a component for each of the {n_rows} rows of X; got {len(labels)}."
-            )
-        return labels
+        return inputs.samples(self, X, reset, missing)
 
     def _check_continuation(self):
         """Refuse settings that the learned parameters cannot take over."""
@@ -509,9 +371,3 @@ class FullGMM(Additive, Mixture):
             )
 
         return Scoring(len(X), len(self.weights_), log_joint, self._workers())
-
-
-NOT_IN_FIT = (
-    "allow_missing=True holds for scoring, impute and sample_given alone: fit on complete rows, "
-    "X[~numpy.isnan(X).any(axis=1)], or on filled ones."
-)

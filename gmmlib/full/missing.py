@@ -10,8 +10,9 @@ Samples that miss the same coordinates share one factorisation a component.
 
 import numpy as np
 from scipy.linalg import solve_triangular
+from sklearn.utils.validation import check_is_fitted
 
-from gmmlib import posterior
+from gmmlib import _checks, posterior
 from gmmlib.full import whitening
 
 
@@ -80,6 +81,52 @@ def sample(X, weights, means, covariances, n_samples, rng):
             L = np.linalg.cholesky(covariances[k][np.ix_(order, order)])
             slope = solve_triangular(L[:split, :split], L[split:, :split].T, lower=True, trans=1)
             places = draw[:, None], n[:, None], gone
-            apart = X[np.ix_(n, there)] - means[k][there]
-            filled[places] = means[k][gone] + apart @ slope + filled[places] @ L[split:, split:].T
+            difference = X[np.ix_(n, there)] - means[k][there]
+            filled[places] = means[k][gone] + difference @ slope + filled[places] @ L[split:, split:].T
     return filled
+
+
+class Incomplete:
+    """What a mixture of full covariances does with samples that miss values."""
+
+    def impute(self, X):
+        """Fill NaN with the expectation given what is observed of each sample: a new array (N, D)."""
+        check_is_fitted(self)
+        if not self.allow_missing:
+            raise ValueError("impute needs allow_missing=True: only then is NaN a missing value.")
+        return impute(self._data(X, missing=True), self.weights_, self.means_, self.covariances_)
+
+    def sample_given(self, X, n_samples=1, random_state=None):
+        """Draw the missing values of each sample given what is observed of it, exactly.
+
+        A component is drawn from the posterior of what is observed, then the missing values from its
+        conditional Gaussian (`gmmlib.full.missing`).  A sample's randomness does not depend on what others
+        miss.
+
+        Parameters
+        ----------
+        X : array-like, (N, D)
+            NaN is missing.  A sample without any comes back as it is; one of nothing else is drawn from
+            the mixture.
+        n_samples : int
+            Draws of each.
+        random_state : int, Generator, RandomState or None
+
+        Returns
+        -------
+        ndarray, (n_samples, N, D)
+            Observed values are those of X.  Its mean over many draws is what `impute` returns.
+
+        Raises
+        ------
+        ValueError
+            Without ``allow_missing=True``, or if an argument cannot be used.
+        """
+        check_is_fitted(self)
+        if not self.allow_missing:
+            raise ValueError("sample_given needs allow_missing=True: only then is NaN a missing value.")
+        n_samples = _checks.positive_integer(n_samples, "n_samples")
+        rng = _checks.generator(random_state)
+        return sample(
+            self._data(X, missing=True), self.weights_, self.means_, self.covariances_, n_samples, rng
+        )

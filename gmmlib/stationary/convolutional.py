@@ -18,8 +18,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from gmmlib import _checks, _contents, posterior, storage
-from gmmlib.base import Additive, Mixture, OfImages, Scoring
-from gmmlib.em import checkpoint, online
+from gmmlib.base import Additive, Mixture, OfImages, Online, Scoring, step_size
+from gmmlib.em import checkpoint
 from gmmlib.em.algorithm import Mechanism
 from gmmlib.em.checkpoint import Checkpoint
 from gmmlib.em.loop import Saved, record
@@ -152,7 +152,7 @@ def _expected(parameters):
     return Statistics(weights, weights[:, None] * spectra, 0.0, 1.0)
 
 
-class ConvolutionalGMM(Additive, OfImages, Mixture):
+class ConvolutionalGMM(Additive, Online, OfImages, Mixture):
     """Gaussian mixture with circulant covariances, fitted to images by EM in the Fourier domain.
 
     Parameters
@@ -246,36 +246,7 @@ class ConvolutionalGMM(Additive, OfImages, Mixture):
         self.checkpoint = checkpoint
         self.progress = progress
 
-    def fit(self, X, y=None, sample_weight=None):
-        """Fit by EM.
-
-        Parameters
-        ----------
-        X : array-like, (N, H, W)
-            Real images of any one size.
-        y : object
-            Ignored.
-        sample_weight : array-like, (N,), optional
-            Row weights: 0 leaves a row out, an integer repeats it.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError
-            If an argument or the data cannot be used; the text says which and what to do.
-
-        Warns
-        -----
-        ConvergenceWarning
-            If a component lost all its images and was re-initialised.
-        """
-        self._check_settings()
-        X = _checks.images(X)
-        weight = _checks.sample_weight(sample_weight, len(X))
-        _checks.enough_rows(weight, self.n_components)
+    def _fit(self, X, weight):
         layout = self._fold(X)
         file = Checkpoint(self, X, weight)  # before anybody draws from random_state
         mechanism = Mechanism(self.mechanism, len(X), self.random_state)
@@ -293,36 +264,8 @@ class ConvolutionalGMM(Additive, OfImages, Mixture):
                 pack=Statistics._asdict,
                 mechanism=mechanism,
             )
-        return self
 
-    def partial_fit(self, X, y=None, sample_weight=None):
-        """Take one step of online EM on a batch of images, with all posteriors.
-
-        The sufficient statistics (mass and power of each component, a unit of weight) move towards those
-        of the batch, ``s <- (1 - eta) s + eta s_batch``, with the step size ``eta = t^-0.6`` at the t-th
-        step (Cappe and Moulines 2009); an M-step follows.  The first batch starts the components as `init`
-        says, unless the model is fitted already: then its parameters count as the first step.
-
-        Parameters
-        ----------
-        X : array-like, (N, H, W)
-            At least as many images as components at the first call.
-        y : object
-            Ignored.
-        sample_weight : array-like, (N,), optional
-
-        Returns
-        -------
-        self
-        """
-        self._check_settings()
-        first = not hasattr(self, "weights_")
-        X = _checks.images(X) if first else self._images(X)
-        if not first:
-            self._check_continuation()
-        weight = _checks.sample_weight(sample_weight, len(X))
-        if first:
-            _checks.enough_rows(weight, self.n_components)
+    def _take(self, X, weight, first):
         layout = self._fold(X) if first else self._layout
         with self._workers(layout) as workers:
             P = _all_powers(X, layout, workers)
@@ -335,7 +278,7 @@ class ConvolutionalGMM(Additive, OfImages, Mixture):
             average, steps, trace = _expected(before), 0 if first else 1, np.empty(0)
         else:
             (_, average, steps), trace = self._online, self.log_likelihoods_
-        average = blend(average, batch, online.step_size(steps + 1))
+        average = blend(average, batch, step_size(steps + 1))
         parameters = self._m_step(average)
         if (average.mass <= EMPTY).any():  # what was revived is not in the average
             average = _expected(parameters)
@@ -343,10 +286,9 @@ class ConvolutionalGMM(Additive, OfImages, Mixture):
         self._online = parameters, average, steps + 1
         record(self, np.append(trace, batch.log_likelihood / batch.weight))
         self.n_iter_ = steps + 1
-        return self
 
     def _statistics_of(self, X, sample_weight):
-        X, layout = self._images(X), self._layout
+        X, layout = self._data(X), self._layout
         weight = _checks.sample_weight(sample_weight, len(X))
         with self._workers(layout) as workers:
             P = _all_powers(X, layout, workers)
@@ -378,7 +320,7 @@ class ConvolutionalGMM(Additive, OfImages, Mixture):
 
     def _scoring(self, X, everything):
         """How `Mixture` scores images: one product of their powers per chunk."""
-        X, layout = self._images(X), self._layout
+        X, layout = self._data(X), self._layout
         slope, constant = coefficients(self._parameters, layout.multiplicity)
 
         def log_joint(rows):
@@ -427,14 +369,8 @@ class ConvolutionalGMM(Additive, OfImages, Mixture):
         return np.divide(1.0, self.spectra_, out=np.zeros_like(self.spectra_), where=self.spectra_ > 0)
 
     def _check_settings(self):
-        _checks.positive_integer(self.n_components, "n_components")
-        _checks.truth(self.zero_mean_patches, "zero_mean_patches")
-        _checks.positive_integer(self.max_iter, "max_iter")
-        _checks.non_negative(self.tol, "tol")
-        _checks.non_negative(self.variance_floor, "variance_floor")
-        _checks.positive_integer(self.chunk_size, "chunk_size")
+        _checks.settings(self)
         Mechanism.checked(self.mechanism)
-        _checks.callback(self.callback)
 
     def _fold(self, X):
         layout = fold(X.shape[1:], zero_frequency=not self.zero_mean_patches)
@@ -446,7 +382,9 @@ class ConvolutionalGMM(Additive, OfImages, Mixture):
         chunk_size = _checks.positive_integer(self.chunk_size, "chunk_size")
         return Workers(chunk_size, block_size(math.prod(layout.shape)))
 
-    def _images(self, X):
+    def _data(self, X, reset=False):
+        if reset:
+            return _checks.images(X)
         check_is_fitted(self)
         return _checks.images(X, shape=self.image_shape_)
 

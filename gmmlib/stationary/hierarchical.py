@@ -269,35 +269,21 @@ class HierarchicalGMM(Additive, LearnedByEM, DensityMixin, BaseEstimator):
         self.progress = progress
 
     def fit(self, X, y=None, sample_weight=None):
-        """Fit by EM.
-
-        Parameters
-        ----------
-        X : array-like, (N, G, H, W)
-            N groups of G real images.
-        y : object
-            Ignored.
-        sample_weight : array-like, (N,), optional
-            Weights of groups: 0 leaves one out, an integer repeats it.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError
-            If an argument or the data cannot be used; the text says which and what to do.
-        """
         self._check_settings()
-        lower = self._lower()
-        X = _groups(X)
+        X = self._data(X, reset=True)
         weight = _checks.sample_weight(sample_weight, len(X))
         if np.count_nonzero(weight) < self.n_top:
             raise ValueError(
                 f"n_top={self.n_top} needs at least as many groups of positive weight in X; "
                 f"got {np.count_nonzero(weight)}. Pass more data or ask for fewer top components."
             )
+        self._fit(X, weight)
+        return self
+
+    fit.__doc__ = LearnedByEM.fit.__doc__
+
+    def _fit(self, X, weight):
+        lower = self._lower()
         layout = lower._fold(X[0])
         with self._workers(X) as workers:
             P = workers.fill(
@@ -311,10 +297,9 @@ class HierarchicalGMM(Additive, LearnedByEM, DensityMixin, BaseEstimator):
                 lambda found: m_step(*found, self.variance_floor),
                 lambda parameters: self._set(layout, parameters),
             )
-        return self
 
     def _statistics_of(self, X, sample_weight):
-        X = _groups(X, self.image_shape_)
+        X = self._data(X)
         weight = _checks.sample_weight(sample_weight, len(X))
         parameters, layout = self._parameters, self._layout
 
@@ -436,11 +421,15 @@ class HierarchicalGMM(Additive, LearnedByEM, DensityMixin, BaseEstimator):
         return tags
 
     def _check_settings(self):
-        self._lower()._check_settings()
+        _checks.settings(self)
         _checks.positive_integer(self.n_top, "n_top")
         _checks.truth(self.fixed_spectra, "fixed_spectra")
-        _checks.positive_integer(self.chunk_size, "chunk_size")
-        _checks.callback(self.callback)
+
+    def _data(self, X, reset=False):
+        if reset:
+            return _groups(X)
+        check_is_fitted(self)
+        return _groups(X, self.image_shape_)
 
     def _lower(self):
         """The mixture of single images that has the same settings."""
@@ -510,8 +499,7 @@ class HierarchicalGMM(Additive, LearnedByEM, DensityMixin, BaseEstimator):
 
     def _by_chunk(self, X, function, *shape):
         """One row a group of what `function` makes of the posteriors."""
-        check_is_fitted(self)
-        X = _groups(X, self.image_shape_)
+        X = self._data(X)
         layout, parameters = self._layout, self._parameters
 
         def evaluate(rows):

@@ -193,35 +193,12 @@ class PhaseBlindGMM(OfImages, Mixture):
         self.init = init
         self.random_state = random_state
 
-    def fit(self, X, y=None, sample_weight=None):
-        """Fit by EM on the amplitudes.
-
-        Parameters
-        ----------
-        X : array-like, (N, H, W)
-            Real images of any one size.
-        y : object
-            Ignored.
-        sample_weight : array-like, (N,), optional
-            Row weights: 0 leaves a row out, an integer repeats it.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError
-            If an argument or the data cannot be used; the text says which and what to do.
-        """
-        X = _checks.images(X)
-        weight = _checks.sample_weight(sample_weight, len(X))
+    def _fit(self, X, weight):
         layout = fold(X.shape[1:])
         own = frame(X, sample_weight=weight) if self.frame is None else _checked_frame(self.frame, layout)
         mixture = self._unfitted_mixture()
         mixture.fit(coordinates(X, own)[0], sample_weight=weight)
         self._set(layout, own, mixture)
-        return self
 
     @property
     def weights_(self):
@@ -282,6 +259,12 @@ class PhaseBlindGMM(OfImages, Mixture):
     def _check_settings(self):
         self._unfitted_mixture()._check_settings()
 
+    def _data(self, X, reset=False):
+        if reset:
+            return _checks.images(X)
+        check_is_fitted(self)
+        return _checks.images(X, shape=self.image_shape_)
+
     def _unfitted_mixture(self):
         return FullGMM(
             self.n_components,
@@ -299,8 +282,7 @@ class PhaseBlindGMM(OfImages, Mixture):
 
     def _by_chunk(self, X, function, *, per_component=False, dtype=np.float64, everything=True):
         """One chunk after another: the threads are inside, in the coordinates and in the mixture."""
-        check_is_fitted(self)
-        X = _checks.images(X, shape=self.image_shape_)
+        X = self._data(X)
         columns = (len(self.mixture_.weights_),) if per_component else ()
         out = np.empty((len(X), *columns), dtype=dtype)
         for start in range(0, len(X), ROWS_AT_ONCE):

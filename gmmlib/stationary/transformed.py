@@ -344,36 +344,7 @@ class TransformedGMM(Additive, OfImages, Mixture):
         self.checkpoint = checkpoint
         self.progress = progress
 
-    def fit(self, X, y=None, sample_weight=None):
-        """Fit by EM.
-
-        Parameters
-        ----------
-        X : array-like, (N, H, W)
-            Real images of any one size.
-        y : object
-            Ignored.
-        sample_weight : array-like, (N,), optional
-            Row weights: 0 leaves a row out, an integer repeats it.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError
-            If an argument or the data cannot be used; the text says which and what to do.
-
-        Warns
-        -----
-        ConvergenceWarning
-            If a component lost all its images and was re-initialised.
-        """
-        self._check_settings()
-        X = _checks.images(X)
-        weight = _checks.sample_weight(sample_weight, len(X))
-        _checks.enough_rows(weight, self.n_components)
+    def _fit(self, X, weight):
         layout, shifts = fold(X.shape[1:]), self._window(X.shape[1:])
         file = Checkpoint(self, X, weight)
         with file, _workers(self.n_components, shifts) as workers:
@@ -386,10 +357,9 @@ class TransformedGMM(Additive, OfImages, Mixture):
                 file=file,
                 pack=_packed,
             )
-        return self
 
     def _statistics_of(self, X, sample_weight):
-        X = _checks.images(X, shape=self.image_shape_)
+        X = self._data(X)
         weight = _checks.sample_weight(sample_weight, len(X))
         prepared = bank(self._parameters, self._layout, self._shifts)
         with _workers(len(self.weights_), self._shifts) as workers:
@@ -460,12 +430,14 @@ class TransformedGMM(Additive, OfImages, Mixture):
         return model
 
     def _check_settings(self):
-        _checks.positive_integer(self.n_components, "n_components")
-        _checks.positive_integer(self.max_iter, "max_iter")
-        _checks.non_negative(self.tol, "tol")
-        _checks.non_negative(self.variance_floor, "variance_floor")
+        _checks.settings(self)
         _checks.one_of(self.noise, "noise", NOISE)
-        _checks.callback(self.callback)
+
+    def _data(self, X, reset=False):
+        if reset:
+            return _checks.images(X)
+        check_is_fitted(self)
+        return _checks.images(X, shape=self.image_shape_)
 
     def _window(self, shape):
         if self.max_shift is None:
@@ -481,8 +453,7 @@ class TransformedGMM(Additive, OfImages, Mixture):
 
     def _over_shifts(self, X):
         """Rows to log joints (n, K, S) of images, components and shifts, and the workers for them."""
-        check_is_fitted(self)
-        X = _checks.images(X, shape=self.image_shape_)
+        X = self._data(X)
         layout, shifts = self._layout, self._shifts
         prepared = bank(self._parameters, layout, shifts)
 

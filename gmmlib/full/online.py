@@ -1,19 +1,10 @@
-"""Stepwise online EM: sufficient statistics that move a step towards those of each batch.
-
-Cappe and Moulines (2009), JRSS B 71, 593-613, show that steps ``eta_t = t^-a`` with 1/2 < a <= 1
-converge; a = 0.6 forgets the start quickly, as Liang and Klein (2009) advise.
-"""
+"""Moments for online EM of full covariances: they move a step towards those of each batch."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-STEP_POWER = 0.6
-
-
-def step_size(steps):
-    """How far the t-th step moves towards its batch: ``t^-0.6``, all the way at the first."""
-    return steps**-STEP_POWER
+from gmmlib.base import step_size
 
 
 class Moments(NamedTuple):
@@ -29,9 +20,9 @@ class Moments(NamedTuple):
 def start(weights, means, covariances, reg_covar, steps):
     """Moments that have the given parameters, after a number of steps."""
     centre = weights @ means
-    apart = means - centre
-    second = covariances - reg_covar * np.eye(len(centre)) + apart[:, :, None] * apart[:, None, :]
-    return Moments(weights, weights[:, None] * apart, weights[:, None, None] * second, centre, steps)
+    difference = means - centre
+    second = covariances - reg_covar * np.eye(len(centre)) + difference[:, :, None] * difference[:, None, :]
+    return Moments(weights, weights[:, None] * difference, weights[:, None, None] * second, centre, steps)
 
 
 def step(moments, X, resp, weight):
@@ -56,13 +47,13 @@ def parameters(moments, reg_covar, zero_means):
     covariance positive definite.
     """
     mass = np.maximum(moments.mass, np.finfo(float).tiny)
-    apart = moments.first / mass[:, None]
+    difference = moments.first / mass[:, None]
     if zero_means:
-        apart = np.tile(-moments.centre, (len(mass), 1))
+        difference = np.tile(-moments.centre, (len(mass), 1))
         cross = moments.first[:, :, None] * moments.centre / mass[:, None, None]
         about_zero = moments.second / mass[:, None, None] + cross + cross.transpose(0, 2, 1)
         covariances = about_zero + np.outer(moments.centre, moments.centre)
     else:
-        covariances = moments.second / mass[:, None, None] - apart[:, :, None] * apart[:, None, :]
+        covariances = moments.second / mass[:, None, None] - difference[:, :, None] * difference[:, None, :]
     covariances = covariances + reg_covar * np.eye(len(moments.centre))
-    return mass / mass.sum(), moments.centre + apart, covariances
+    return mass / mass.sum(), moments.centre + difference, covariances
