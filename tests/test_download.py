@@ -1,4 +1,4 @@
-"""Downloads: from mirror to mirror, whatever servers do; whole files or none, and nothing of the user's lost."""
+"""Downloads: from mirror to mirror, whatever servers do; whole files or none, in no file's place."""
 
 import gzip
 import os
@@ -20,27 +20,26 @@ from gmmlib import datasets
 from gmmlib.data import catalogue, download
 from gmmlib.data.catalogue import DATASETS, Mirror
 from gmmlib.data.datasets import DatasetError, load_bsds, load_mnist
-from tests.test_datasets import (  # noqa: F401  fixtures among them, used by their names
+from tests import test_datasets
+from tests.test_datasets import (
     GZIPPED,
     INSIDE,
     PHOTOGRAPHS,
     SPLITS,
-    cache,
     everything,
-    folder,
-    hanging,
     inside,
-    jpeg,
-    mirrors,
-    refusing,
-    server,
     sha256,
     system_error,
     tgz,
-    tiny,
 )
 
-# ruff: noqa: F811  fixtures, not the names imported
+cache, tiny, mirrors, folder = (
+    test_datasets.cache,
+    test_datasets.tiny,
+    test_datasets.mirrors,
+    test_datasets.folder,
+)
+server, refusing, hanging = test_datasets.server, test_datasets.refusing, test_datasets.hanging
 
 
 def halved(data):
