@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from gmmlib.data import archive
-from tests.test_datasets import INSIDE, PHOTOGRAPHS, everything, hostile_tgz, inside, tgz
+from tests.test_datasets import INSIDE, PHOTOGRAPHS, everything, inside, tgz
+from tests.test_download import hostile_tgz
 
 
 def peak_of(function):

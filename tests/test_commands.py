@@ -55,7 +55,10 @@ RUN = {
 }
 NOT_RUN = {
     ".venv/bin/pip install pre-commit": "asks a network",
+    ".venv/bin/python -m gmmlib.data fetch": "asks a network",
+    ".venv/bin/python -m gmmlib.data status": "reads all data; test_datasets.py runs it",
     ".venv/bin/pre-commit install": "of a package that the line before installs",
+    "pip install gmmlib": "asks a network; test_wheel.py installs the wheel",
     "make audit": "asks a network",
     "make bench": "takes minutes; its programs have tests of their own",
     "make env": "asks a network; it made the environment of these tests",

@@ -18,7 +18,8 @@ from gmmlib import datasets
 from gmmlib.data import folder as reader
 from gmmlib.data import pictures
 from gmmlib.data.datasets import DatasetError, load_folder
-from tests.test_datasets import few_files, peak_of
+from tests.test_archive import peak_of
+from tests.test_datasets import few_files
 from tools.project import REPOSITORY
 
 # --- odd files, made here ---------------------------------------------------------------------------

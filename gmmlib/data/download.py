@@ -164,17 +164,17 @@ def ask(dataset, timeout):
     A name look-up can take longer than any timeout, so the caller waits no longer than it likes, and the
     daemon threads do not keep the program alive.
     """
-    asked = []
+    asked, downloader = [], _pooch().HTTPDownloader(timeout=timeout)
     for mirror in dataset.mirrors:
         url = mirror.url if mirror.inside else mirror.url + min(dataset.files)
         asked.append((mirror.url, Future()))
-        Thread(target=_look, args=(url, timeout, asked[-1][1]), daemon=True).start()
+        Thread(target=_look, args=(downloader, url, asked[-1][1]), daemon=True).start()
     return asked
 
 
-def _look(url, timeout, future):
+def _look(downloader, url, future):
     try:
-        there = _pooch().HTTPDownloader(timeout=timeout)(url, None, None, check_only=True)
+        there = downloader(url, None, None, check_only=True)
         future.set_result("" if there else "does not have it")
     except Exception as error:  # whatever it is, somebody waits for the answer
         future.set_result(_what_failed(error))
