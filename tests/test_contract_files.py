@@ -1,5 +1,7 @@
 """What every estimator owes its users on disk, alone and as part of another one."""
 
+import inspect
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -59,6 +61,32 @@ def test_a_loaded_model_is_the_model_that_was_saved(subject, path):
     ):
         if hasattr(model, method):
             assert_array_equal(getattr(loaded, method)(X), getattr(model, method)(X))
+
+
+def test_a_loaded_model_has_forgotten_what_matters_to_a_run_alone(subject, path):
+    model, X = subject
+    model.fit(X, CLASSES).save(path)
+    loaded, own = type(model).load(path), inspect.signature(type(model)).parameters
+    for name, value in model.get_params(deep=False).items():
+        if name in {"init", "random_state", "callback", "checkpoint", "progress"}:
+            assert getattr(loaded, name) == own[name].default
+        elif name not in {"frame", "density", "layers", "codes"}:
+            assert getattr(loaded, name) == value
+    loaded.save(path)
+    assert_array_equal(type(model).load(path).predict(X), model.predict(X))
+    if hasattr(model, "sample"):
+        assert_array_equal(loaded.sample(5, random_state=0)[0], model.sample(5, random_state=0)[0])
+
+
+def test_a_file_of_another_class_is_refused(subject, path):
+    model, X = subject
+    model.fit(X, CLASSES).save(path)
+    kind = type(model).__name__
+    other = FullGMM if kind != "FullGMM" else HierarchicalGMM
+    with pytest.raises(storage.ModelFileError) as caught:
+        other.load(path)
+    expected = f"{path} holds a {kind}; expected a {other.__name__}. Load it with {kind}.load."
+    assert str(caught.value) == expected
 
 
 # ------------------------------------------------------------------------------ as part of another model

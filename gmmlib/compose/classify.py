@@ -143,6 +143,12 @@ class GenerativeClassifier(ClassifierMixin, BayesRule, BaseEstimator):
         odds = posterior.log_odds(self.log_joint(X))
         return odds[:, 1] if len(self.classes_) == 2 else odds
 
+    def n_parameters(self):
+        """Free parameters of all densities, and of the priors if they are learned."""
+        check_is_fitted(self)
+        free = len(self.classes_) - 1 if self.priors is None else 0
+        return free + sum(density.n_parameters() for density in self.densities_)
+
     def mixture(self):
         """All components of all classes as one mixture: `mixture_of` priors and densities."""
         check_is_fitted(self)

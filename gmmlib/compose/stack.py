@@ -120,6 +120,15 @@ class StackedGMM(Stored, Scored, ClassNamePrefixFeaturesOutMixin, TransformerMix
         """Posterior of each top component, (N, K); rows sum to 1."""
         return self._top("predict_proba", X)
 
+    def predict_log_proba(self, X):
+        """Log posteriors of the top components, (N, K), accurate even where the posterior rounds to 1."""
+        return posterior.log_proba(self.log_joint(X))
+
+    def n_parameters(self):
+        """Free parameters of all layers."""
+        check_is_fitted(self)
+        return sum(layer.n_parameters() for layer in self.layers_)
+
     def sample(self, n_samples=1, random_state=None):
         """Draw data of the lowest layer from the top down.
 
