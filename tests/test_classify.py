@@ -10,14 +10,12 @@ from scipy.stats import multivariate_normal
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
-from sklearn.exceptions import NotFittedError
 from sklearn.frozen import FrozenEstimator
 from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
-from sklearn.utils.estimator_checks import check_estimator
 
 from gmmlib import ESTIMATORS, ConvolutionalGMM, FullGMM, GenerativeClassifier, StackedGMM
 from gmmlib.storage import ModelFileError
@@ -107,14 +105,6 @@ def test_priors_move_the_log_joint_and_nothing_else():
     assert_allclose(given.predict_proba(X).sum(axis=1), 1.0, rtol=1e-12)
 
 
-def test_row_weights_are_repeated_rows_in_densities_and_priors():
-    times = np.random.default_rng(0).integers(1, 4, len(X))
-    weighted = GenerativeClassifier(gauss()).fit(X, Y, sample_weight=times)
-    repeated = GenerativeClassifier(gauss()).fit(X.repeat(times, axis=0), Y.repeat(times))
-    assert_allclose(weighted.log_joint(X), repeated.log_joint(X), rtol=1e-9)
-    assert not np.allclose(weighted.priors_, GenerativeClassifier(gauss()).fit(X, Y).priors_)
-
-
 def test_each_class_has_a_seed_of_its_own():
     twice = np.concatenate([X, X]), np.repeat([0, 1], len(X))
     density = FullGMM(4, max_iter=1, init="random_from_data", reg_covar=0.1, random_state=5)
@@ -177,37 +167,6 @@ def test_classifiers_are_searched_and_validated_by_scikit_learn():
     search = GridSearchCV(classifier, {"density__n_components": [1, 2]}, cv=2).fit(X, Y)
     assert search.best_params_["density__n_components"] in (1, 2)
     assert cross_val_score(classifier, X, Y, cv=3).min() > 0.5
-
-
-# Conventions of scikit-learn
-
-EXPECTED_FAILURES = {"check_sample_weight_equivalence_on_dense_data": "k-means starts from drawn rows"}
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_the_checks_of_scikit_learn_pass():
-    classifier = GenerativeClassifier(FullGMM(1))
-    results = check_estimator(classifier, expected_failed_checks=EXPECTED_FAILURES, on_fail=None)
-    failed = {r["check_name"]: str(r["exception"]) for r in results if r["status"] == "failed"}
-    assert failed == {}
-    assert sum(r["status"] == "passed" for r in results) > 40
-
-
-def test_settings_are_stored_as_they_are_given():
-    density, priors = gauss(), (0.2, 0.3, 0.5)
-    classifier = GenerativeClassifier(density, priors=priors)
-    assert classifier.fit(X, Y) is classifier
-    assert classifier.density is density
-    assert classifier.priors is priors
-    assert not hasattr(clone(classifier), "classes_")
-
-
-@pytest.mark.parametrize("method", ["log_joint", "predict", "predict_proba", "decision_function", "save"])
-def test_an_unfitted_classifier_says_so(method, tmp_path):
-    argument = tmp_path / "model.npz" if method == "save" else X
-    with pytest.raises(NotFittedError, match="This GenerativeClassifier instance is not fitted yet"):
-        getattr(GenerativeClassifier(gauss()), method)(argument)
-    assert not list(tmp_path.iterdir())
 
 
 # Disk
@@ -313,11 +272,6 @@ MESSAGES = [
         f"sample_weight must be positive for a row of every class; got 0 for all {(Y == 'b').sum()} rows of "
         "class b. Leave the class out of X and y.",
     ),
-    (
-        {},
-        (X, Y, np.ones(3)),
-        f"sample_weight must hold one weight a row, shape ({len(X)},); got shape (3,).",
-    ),
     ({}, (X, Y[:-1]), f"y must hold a class for each of the {len(X)} rows of X; got {len(X) - 1}."),
     (
         {"priors": [0.5, 0.5]},
@@ -329,11 +283,6 @@ MESSAGES = [
         {"priors": [0.5, 0.25, 0.5]},
         (X, Y),
         "priors must be >= 0 and sum to 1; got 0.25 at the least and the sum 1.25. Divide them by their sum.",
-    ),
-    (
-        {"random_state": "x"},
-        (X, Y),
-        "random_state must be None, an integer >= 0 or a numpy Generator or RandomState; got 'x'.",
     ),
 ]
 
