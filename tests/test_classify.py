@@ -18,6 +18,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from gmmlib import ESTIMATORS, ConvolutionalGMM, FullGMM, GenerativeClassifier, StackedGMM
+from gmmlib.stationary.penalised import PenalisedGMM
 from gmmlib.storage import ModelFileError
 from tests import oracles
 
@@ -262,6 +263,11 @@ MESSAGES = [
         OWN.format("FullGMM(n_components=2)"),
     ),
     (
+        {"density": make_pipeline("passthrough", StackedGMM([StackedGMM([FullGMM(2), FullGMM(1)])]))},
+        (X, Y),
+        OWN.format("FullGMM(n_components=2)"),
+    ),
+    (
         {"density": make_pipeline("passthrough", gauss())},
         (X, Y, np.ones(len(X))),
         "sample_weight needs a density whose fit takes it; got a Pipeline. Leave sample_weight out.",
@@ -318,9 +324,10 @@ def test_other_sizes_than_those_of_the_fit_are_refused():
     ("density", "rows"),
     [
         (ConvolutionalGMM(2, max_iter=3, random_state=0), lambda X: X),
+        (PenalisedGMM(2, max_iter=3, random_state=0), lambda X: X),
         (FullGMM(3, max_iter=3, reg_covar=1e-2, random_state=0), lambda X: X.reshape(len(X), -1)),
     ],
-    ids=["convolutional", "full"],
+    ids=["convolutional", "penalised", "full"],
 )
 def test_one_mixture_has_the_density_of_all_classes_together(density, rows):
     rng = np.random.default_rng(8)

@@ -145,6 +145,26 @@ def test_a_model_that_is_no_density_is_none_in_a_file_either(path):
         GenerativeClassifier.load(path)
 
 
+@pytest.mark.parametrize("depth", [3, 240, 5000])
+def test_stacks_in_stacks_without_a_mixture_are_refused_however_many(depth, path):
+    header = '{"codes": "posterior", "layers": []}'
+    for _ in range(depth):
+        header = f'{{"codes": "posterior", "layers": [{{"kind": "StackedGMM", "settings": {header}}}]}}'
+    header = f'{{"format": {storage.FORMAT}, "kind": "StackedGMM", "settings": {header}}}'
+    with open(path, "wb") as file:
+        np.savez(file, header=np.array(header))
+    with pytest.raises(storage.ModelFileError):
+        StackedGMM.load(path)
+
+
+def test_a_stack_in_a_stack_comes_back(path):
+    inner = StackedGMM([SUBJECTS["ConvolutionalGMM"][0], FullGMM(2, reg_covar=0.1, random_state=0)])
+    stack = StackedGMM([inner, FullGMM(2, reg_covar=0.1, random_state=0)], codes="log_joint")
+    X = SUBJECTS["ConvolutionalGMM"][1]
+    stack.fit(X).save(path)
+    assert_array_equal(StackedGMM.load(path).log_joint(X), stack.log_joint(X))
+
+
 def test_a_name_of_a_class_is_no_leave_to_store_another(path):
     impostor = type("FullGMM", (FullGMM,), {})
     classifier = GenerativeClassifier(impostor(2, random_state=0)).fit(ROWS, CLASSES)

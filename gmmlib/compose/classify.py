@@ -275,9 +275,12 @@ def _check_scores(density):
 
 def _below(density):
     """What changes the rows before the last step of a density scores them."""
+    steps = []
     if isinstance(density, Pipeline):
-        return [step for _, step in density.steps[:-1]]
-    return list(density.layers[:-1]) if isinstance(density, StackedGMM) else []
+        steps = [step for _, step in density.steps]
+    elif isinstance(density, StackedGMM):
+        steps = density.layers
+    return [*steps[:-1], *_below(steps[-1])] if steps else []
 
 
 def _check_mass(mass, member, classes):
