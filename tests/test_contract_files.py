@@ -1,5 +1,7 @@
 """What every estimator owes its users on disk, alone and as part of another one."""
 
+import inspect
+
 import numpy as np
 import pytest
 from numpy.testing import assert_array_equal
@@ -61,6 +63,32 @@ def test_a_loaded_model_is_the_model_that_was_saved(subject, path):
             assert_array_equal(getattr(loaded, method)(X), getattr(model, method)(X))
 
 
+def test_a_loaded_model_has_forgotten_what_matters_to_a_run_alone(subject, path):
+    model, X = subject
+    model.fit(X, CLASSES).save(path)
+    loaded, own = type(model).load(path), inspect.signature(type(model)).parameters
+    for name, value in model.get_params(deep=False).items():
+        if name in {"init", "random_state", "callback", "checkpoint", "progress"}:
+            assert getattr(loaded, name) == own[name].default
+        elif name not in {"frame", "density", "layers", "codes"}:
+            assert getattr(loaded, name) == value
+    loaded.save(path)
+    assert_array_equal(type(model).load(path).predict(X), model.predict(X))
+    if hasattr(model, "sample"):
+        assert_array_equal(loaded.sample(5, random_state=0)[0], model.sample(5, random_state=0)[0])
+
+
+def test_a_file_of_another_class_is_refused(subject, path):
+    model, X = subject
+    model.fit(X, CLASSES).save(path)
+    kind = type(model).__name__
+    other = FullGMM if kind != "FullGMM" else HierarchicalGMM
+    with pytest.raises(storage.ModelFileError) as caught:
+        other.load(path)
+    expected = f"{path} holds a {kind}; expected a {other.__name__}. Load it with {kind}.load."
+    assert str(caught.value) == expected
+
+
 # ------------------------------------------------------------------------------ as part of another model
 
 DENSITIES = [name for name, (model, _) in SUBJECTS.items() if not is_classifier(model)]
@@ -115,6 +143,26 @@ def test_a_model_that_is_no_density_is_none_in_a_file_either(path):
     storage.write(path, "GenerativeClassifier", stored, {"priors": np.ones(1), **own})
     with pytest.raises(storage.ModelFileError, match="density must be an estimator with fit and score_"):
         GenerativeClassifier.load(path)
+
+
+@pytest.mark.parametrize("depth", [3, 240, 5000])
+def test_stacks_in_stacks_without_a_mixture_are_refused_however_many(depth, path):
+    header = '{"codes": "posterior", "layers": []}'
+    for _ in range(depth):
+        header = f'{{"codes": "posterior", "layers": [{{"kind": "StackedGMM", "settings": {header}}}]}}'
+    header = f'{{"format": {storage.FORMAT}, "kind": "StackedGMM", "settings": {header}}}'
+    with open(path, "wb") as file:
+        np.savez(file, header=np.array(header))
+    with pytest.raises(storage.ModelFileError):
+        StackedGMM.load(path)
+
+
+def test_a_stack_in_a_stack_comes_back(path):
+    inner = StackedGMM([SUBJECTS["ConvolutionalGMM"][0], FullGMM(2, reg_covar=0.1, random_state=0)])
+    stack = StackedGMM([inner, FullGMM(2, reg_covar=0.1, random_state=0)], codes="log_joint")
+    X = SUBJECTS["ConvolutionalGMM"][1]
+    stack.fit(X).save(path)
+    assert_array_equal(StackedGMM.load(path).log_joint(X), stack.log_joint(X))
 
 
 def test_a_name_of_a_class_is_no_leave_to_store_another(path):

@@ -189,6 +189,24 @@ def test_a_row_of_weight_zero_is_absent_and_an_integer_weight_repeats_it(name):
 
 
 @pytest.mark.parametrize("name", SUBJECTS)
+def test_a_start_is_drawn_from_the_rows_that_count(name):
+    model, X = subject(name)
+    counts = np.arange(len(X)) % 5 > 0
+    weighted = clone(model).fit(X, CLASSES, sample_weight=counts.astype(float))
+    alone = clone(model).fit(X[counts], CLASSES[counts])
+    assert_allclose(scores(weighted, X), scores(alone, X), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in LEARNED if name != "FullGMM"])
+def test_another_seed_starts_elsewhere(name):
+    starts = []
+    for seed in range(3):
+        model, X = subject(name, random_state=seed)
+        starts.append(model.fit(X).log_likelihoods_[0])
+    assert len(set(starts)) > 1
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
 def test_only_the_ratios_of_row_weights_count(name):
     model, X = subject(name)
     weight = np.random.default_rng(1).uniform(0.1, 1, len(X))

@@ -13,12 +13,14 @@ from gmmlib.compose.stack import StackedGMM
 from gmmlib.em import interrupts
 from gmmlib.stationary.discriminative import DiscriminativeGMM
 from gmmlib.stationary.hierarchical import HierarchicalGMM
+from gmmlib.stationary.penalised import PenalisedGMM
 from gmmlib.stationary.transformed import TransformedGMM
 
 RNG = np.random.default_rng(11)
 X = RNG.standard_normal((120, 5, 6)) * RNG.choice([0.5, 2.0], 120)[:, None, None]
 FITS = {
     "convolutional": (lambda **s: ConvolutionalGMM(3, max_iter=9, random_state=0, **s), (X,)),
+    "penalised": (lambda **s: PenalisedGMM(3, max_iter=9, random_state=0, **s), (X,)),
     "full": (lambda **s: FullGMM(3, max_iter=9, tol=0, random_state=0, **s), (X.reshape(120, -1),)),
     "templates": (lambda **s: TransformedGMM(2, max_iter=9, random_state=0, **s), (X,)),
     "hierarchical": (

@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.exceptions import NotFittedError
 
-from gmmlib import ConvolutionalGMM, FullGMM, split_merge
+from gmmlib import ConvolutionalGMM, FullGMM, PenalisedGMM, TransformedGMM, split_merge
 from tests import oracles
 
 SHAPE = (5, 4)
@@ -247,6 +247,10 @@ def test_models_that_cannot_be_moved_are_refused():
         ValueError, match=r"^model must be a ConvolutionalGMM, or a FullGMM with free means; got "
     ):
         split_merge.improve(FullGMM(2, means="zero", random_state=0).fit(x), x)
+    images = textures()[0][:30]
+    for other in (PenalisedGMM(2, max_iter=1), TransformedGMM(2, max_iter=1)):
+        with pytest.raises(ValueError, match="Other mixtures have no moments to merge"):
+            split_merge.improve(other.fit(images), images)
     with pytest.raises(ValueError, match=r"min_weight=0\.1\. Set it to None\.$"):
         split_merge.improve(FullGMM(2, min_weight=0.1, random_state=0).fit(x), x)
 

@@ -143,6 +143,12 @@ class GenerativeClassifier(ClassifierMixin, BayesRule, BaseEstimator):
         odds = posterior.log_odds(self.log_joint(X))
         return odds[:, 1] if len(self.classes_) == 2 else odds
 
+    def n_parameters(self):
+        """Free parameters of all densities, and of the priors if they are learned."""
+        check_is_fitted(self)
+        free = len(self.classes_) - 1 if self.priors is None else 0
+        return free + sum(density.n_parameters() for density in self.densities_)
+
     def mixture(self):
         """All components of all classes as one mixture: `mixture_of` priors and densities."""
         check_is_fitted(self)
@@ -269,9 +275,12 @@ def _check_scores(density):
 
 def _below(density):
     """What changes the rows before the last step of a density scores them."""
+    steps = []
     if isinstance(density, Pipeline):
-        return [step for _, step in density.steps[:-1]]
-    return list(density.layers[:-1]) if isinstance(density, StackedGMM) else []
+        steps = [step for _, step in density.steps]
+    elif isinstance(density, StackedGMM):
+        steps = density.layers
+    return [*steps[:-1], *_below(steps[-1])] if steps else []
 
 
 def _check_mass(mass, member, classes):

@@ -120,6 +120,15 @@ class StackedGMM(Stored, Scored, ClassNamePrefixFeaturesOutMixin, TransformerMix
         """Posterior of each top component, (N, K); rows sum to 1."""
         return self._top("predict_proba", X)
 
+    def predict_log_proba(self, X):
+        """Log posteriors of the top components, (N, K), accurate even where the posterior rounds to 1."""
+        return posterior.log_proba(self.log_joint(X))
+
+    def n_parameters(self):
+        """Free parameters of all layers."""
+        check_is_fitted(self)
+        return sum(layer.n_parameters() for layer in self.layers_)
+
     def sample(self, n_samples=1, random_state=None):
         """Draw data of the lowest layer from the top down.
 
@@ -151,7 +160,7 @@ class StackedGMM(Stored, Scored, ClassNamePrefixFeaturesOutMixin, TransformerMix
             If a layer below the top has no method ``sample_components``, or an argument cannot be used.
         """
         check_is_fitted(self)
-        self._check_sampleable()
+        _check_sampleable(self.layers_)
         rng = _checks.generator(random_state)
         X, labels = self.layers_[-1].sample(n_samples, rng)
         for layer, kind in zip(self.layers_[-2::-1], self.codes_[-2::-1], strict=True):
@@ -221,18 +230,7 @@ class StackedGMM(Stored, Scored, ClassNamePrefixFeaturesOutMixin, TransformerMix
         """Fit, and return the code that the top layer was fitted to."""
         _check_layers(self.layers)
         codes = _checked_codes(self.codes, len(self.layers))
-        layers = []
-        for number, layer in enumerate(self.layers):
-            try:
-                if layers:
-                    X = encode(layers[-1].log_joint(X), codes[number - 1])
-                # FrozenEstimator.fit does not do without y.
-                layers.append(clone(layer).fit(X, y, sample_weight=sample_weight))
-            except BaseException as error:
-                error.add_note(
-                    f"This is about layers[{number}], counted from the lowest, 0; the stack is as before."
-                )
-                raise
+        layers, X = _fitted(self.layers, codes, X, y, sample_weight)
         self.layers_, self.codes_ = layers, codes
         return X
 
@@ -249,15 +247,6 @@ class StackedGMM(Stored, Scored, ClassNamePrefixFeaturesOutMixin, TransformerMix
     def _top(self, method, X):
         X = self._below_top(X)
         return getattr(self.layers_[-1], method)(X)
-
-    def _check_sampleable(self):
-        for number, layer in enumerate(self.layers_):
-            method = "sample_components" if number < len(self.layers_) - 1 else "sample"
-            if not hasattr(layer, method):
-                raise ValueError(
-                    f"layers_[{number}] must have a method {method} to be sampled; got {layer!r}. "
-                    "ConvolutionalGMM and FullGMM have one."
-                )
 
     def to_arrays(self):
         """Settings and arrays that make the fitted stack again."""
@@ -279,6 +268,33 @@ class StackedGMM(Stored, Scored, ClassNamePrefixFeaturesOutMixin, TransformerMix
         stack = cls([clone(layer) for layer in layers], settings["codes"])
         stack.layers_, stack.codes_ = layers, _checked_codes(settings["codes"], len(layers))
         return stack
+
+
+def _fitted(layers, codes, X, y, sample_weight):
+    """Fitted clones of the layers, and the data of the top one."""
+    fitted = []
+    for number, layer in enumerate(layers):
+        try:
+            if fitted:
+                X = encode(fitted[-1].log_joint(X), codes[number - 1])
+            # FrozenEstimator.fit does not do without y.
+            fitted.append(clone(layer).fit(X, y, sample_weight=sample_weight))
+        except BaseException as error:
+            error.add_note(
+                f"This is about layers[{number}], counted from the lowest, 0; the stack is as before."
+            )
+            raise
+    return fitted, X
+
+
+def _check_sampleable(layers):
+    for number, layer in enumerate(layers):
+        method = "sample_components" if number < len(layers) - 1 else "sample"
+        if not hasattr(layer, method):
+            raise ValueError(
+                f"layers_[{number}] must have a method {method} to be sampled; got {layer!r}. "
+                "ConvolutionalGMM and FullGMM have one."
+            )
 
 
 def _check_layers(layers):
