@@ -86,7 +86,7 @@ class BayesRule(Stored):
 
     def predict(self, X):
         """Most probable class of each row, (N,); the first in `classes_` among equals."""
-        best = self.log_joint(X).argmax(axis=1)
+        best = posterior.most_probable(self.log_joint(X))
         return self.classes_[best]
 
     def predict_proba(self, X):
@@ -318,7 +318,7 @@ class Mixture(LearnedByEM, Scored, DensityMixin, BaseEstimator):
 
     def predict(self, X):
         """Most probable component of each row, (N,); the lowest index among equals."""
-        return self._by_chunk(X, lambda joint: joint.argmax(axis=1), dtype=np.intp)
+        return self._by_chunk(X, posterior.most_probable, dtype=np.intp)
 
     def predict_proba(self, X):
         """Posterior of each component, (N, K); rows sum to 1."""

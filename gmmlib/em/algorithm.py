@@ -4,7 +4,7 @@ import numpy as np
 
 from gmmlib import _checks
 from gmmlib.em import streams
-from gmmlib.posterior import TIE
+from gmmlib.posterior import most_probable
 
 
 class Mechanism:
@@ -97,7 +97,7 @@ class Mechanism:
         if self.name in ("deterministic", "annealed"):
             return
         if self.name == "hard":
-            chosen = (resp >= resp.max(axis=1, keepdims=True) - TIE).argmax(axis=1)  # the first among equals
+            chosen = most_probable(resp)
         else:
             upto = np.cumsum(resp, axis=1)
             chosen = (upto <= self.height[rows, None] * upto[:, -1:]).sum(axis=1)

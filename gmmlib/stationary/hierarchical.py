@@ -332,7 +332,7 @@ class HierarchicalGMM(Additive, LearnedByEM, DensityMixin, BaseEstimator):
 
     def predict(self, X):
         """Most probable top component of each group, (N,)."""
-        return self.predict_proba(X).argmax(axis=1)
+        return posterior.most_probable(self.predict_proba(X))
 
     def predict_proba(self, X):
         """Posterior of each top component, (N, T); exactly 0 where it is below exp(-40)."""

@@ -385,7 +385,7 @@ class TransformedGMM(Additive, OfImages, Mixture):
         X, log_joint, workers = self._over_shifts(X)
         with workers:
             best = workers.fill(
-                lambda rows: log_joint(rows).reshape(rows.stop - rows.start, -1).argmax(axis=1),
+                lambda rows: posterior.most_probable(log_joint(rows).reshape(rows.stop - rows.start, -1)),
                 np.empty(len(X), dtype=np.intp),
             )
         rows, columns = self._shifts
