@@ -109,7 +109,7 @@ class LearnedByEM(Stored):
         Stop when an iteration changes the mean log-likelihood by less, in nats per row; 0 never stops early.
     random_state : int, Generator, RandomState or None
         Randomness of the start, and of an algorithm that draws.
-    algorithm : {"deterministic", "stochastic", "hard", "annealed"} or mapping
+    algorithm : {"em", "sem", "cem", "annealed"} or mapping
         What the M-step is given: all posteriors, one component drawn from each row's, the most probable one,
         or posteriors of a temperature that falls; see `gmmlib.em.algorithm.Algorithm`.
     callback : callable, optional
@@ -206,7 +206,7 @@ class LearnedByEM(Stored):
             max_iter=self.max_iter,
             tol=self.tol,
             callback=None if self.callback is None else report,
-            save=None if file is None else file.writer(pack, options.get("mechanism")),
+            save=None if file is None else file.writer(pack, options.get("algorithm")),
             progress=self.progress,
             **options,
         )

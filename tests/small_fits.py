@@ -18,7 +18,7 @@ rows = images[:, ::2, ::2].reshape(400, -1)
 lower, upper = ConvolutionalGMM(6, max_iter=5, random_state=0), FullGMM(3, max_iter=10, random_state=0)
 models = {
     "convolutional": (ConvolutionalGMM(8, variance_floor=1e-4, max_iter=10, random_state=0), images),
-    "stochastic": (ConvolutionalGMM(8, max_iter=5, mechanism="stochastic", random_state=0), images),
+    "stochastic": (ConvolutionalGMM(8, max_iter=5, algorithm="sem", random_state=0), images),
     "priced": (PenalisedGMM(4, strength=10.0, max_iter=3, random_state=0), images),
     "full": (FullGMM(3, reg_covar=1e-2, max_iter=8, init="random_from_data", random_state=0), rows),
     "k-means": (FullGMM(3, reg_covar=1e-2, max_iter=8, random_state=0), rows),

@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 from gmmlib import ConvolutionalGMM, FullGMM, HierarchicalGMM, PenalisedGMM, TransformedGMM
 from gmmlib.em import workers
 from gmmlib.full import steps
-from gmmlib.stationary import transformed
+from gmmlib.stationary import templates
 
 RNG = np.random.default_rng(4)
 IMAGES = RNG.standard_normal((203, 5, 4)) * np.linspace(0.2, 2, 203)[:, None, None]
@@ -22,7 +22,7 @@ MODELS = {
     "convolutional": (lambda **s: ConvolutionalGMM(3, **s), IMAGES),
     "zero-mean patches": (lambda **s: ConvolutionalGMM(3, zero_mean_patches=True, **s), IMAGES),
     "full": (lambda **s: FullGMM(3, **s), ROWS),
-    "full, zero means": (lambda **s: FullGMM(3, means="zero", init="random_from_data", **s), ROWS),
+    "full, zero means": (lambda **s: FullGMM(3, zero_means=True, init="random_from_data", **s), ROWS),
     "full, in many dimensions": (lambda **s: FullGMM(2, reg_covar=0.1, **s), np.tile(ROWS, 30)),
     "penalised": (lambda **s: PenalisedGMM(3, **s), IMAGES),
     "templates": (lambda **s: TransformedGMM(3, **s), IMAGES),
@@ -37,7 +37,7 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(workers, "ROWS", 8)
     monkeypatch.setattr(steps, "BLOCK_SIZE", 8)
     monkeypatch.setattr(steps, "LEAF", 32)
-    monkeypatch.setattr(transformed, "TRIPLES", 3 * 20 * 8)
+    monkeypatch.setattr(templates, "TRIPLES", 3 * 20 * 8)
 
 
 def learned(model):

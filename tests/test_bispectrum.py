@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 from threadpoolctl import threadpool_limits
 
 from gmmlib import bispectrum
-from gmmlib.stationary import transformed
+from gmmlib.stationary import templates
 from tests import oracles
 
 SHAPES = [(4, 6), (5, 4), (3, 5), (1, 7), (6, 1), (4, 4)]
@@ -42,7 +42,7 @@ def test_invariants_equal_the_written_out_sums(shape):
 @pytest.mark.parametrize("shape", SHAPES)
 def test_shifts_change_nothing(shape):
     x = noise(5, shape) + 0.5
-    moved = transformed.shifted(x, np.random.default_rng(1).integers(0, 9, (5, 2)))
+    moved = templates.shifted(x, np.random.default_rng(1).integers(0, 9, (5, 2)))
     for a, b in zip(bispectrum.invariants(x), bispectrum.invariants(moved), strict=True):
         assert_allclose(a, b, atol=1e-12)
 
@@ -75,18 +75,18 @@ def test_threads_change_no_digit(monkeypatch):
 def test_a_template_is_found_from_its_invariants(shape):
     image = noise(1, shape, 3)[0] + 0.5
     found = bispectrum.recover(bispectrum.invariants(image[None]), 20, random_state=0)
-    shift, correlation = transformed.register(found[None], image)
+    shift, correlation = templates.register(found[None], image)
     assert correlation > 0.9999
-    assert_allclose(transformed.shifted(found[None], shift)[0], image, atol=0.02)
+    assert_allclose(templates.shifted(found[None], shift)[0], image, atol=0.02)
 
 
 def test_a_template_is_found_in_noise():
     image = noise(1, (7, 8), 5)[0]
     rng = np.random.default_rng(6)
-    x = transformed.shifted(np.repeat(image[None], 4000, axis=0), rng.integers(0, 56, (4000, 2)))
+    x = templates.shifted(np.repeat(image[None], 4000, axis=0), rng.integers(0, 56, (4000, 2)))
     x = x + rng.standard_normal(x.shape)
     found = bispectrum.recover(bispectrum.invariants(x, 1.0), 10, random_state=0)
-    assert transformed.register(found[None], image)[1] > 0.95
+    assert templates.register(found[None], image)[1] > 0.95
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (5, 4)])

@@ -38,8 +38,8 @@ def full(**settings):
 
 FITS = {
     "convolutional": (lambda **s: convolutional(**s), images()),
-    "stochastic": (lambda **s: convolutional(mechanism="stochastic", **s), images()),
-    "annealed": (lambda **s: convolutional(mechanism="annealed", **s), images()),
+    "stochastic": (lambda **s: convolutional(algorithm="sem", **s), images()),
+    "annealed": (lambda **s: convolutional(algorithm="annealed", **s), images()),
     "full": (lambda **s: full(**s), images().reshape(400, -1)),
     "pruned": (lambda **s: full(min_weight=0.2, **s), images().reshape(400, -1)),
     "random": (lambda **s: full(init="random_from_data", **s), images().reshape(400, -1)),
@@ -210,16 +210,16 @@ OTHERS = {
     "zero_mean_patches": [True],
     "variance_floor": [1e-3],
     "reg_covar": [1e-3],
-    "means": ["zero"],
+    "zero_means": [True],
     "min_weight": [0.01],
     "allow_missing": [True],
     "warm_start": [True],
     "max_shift": [1],
     "noise": ["white"],
     "chunk_size": [100],
-    "mechanism": [
-        "stochastic",
-        "hard",
+    "algorithm": [
+        "sem",
+        "cem",
         {"name": "annealed", "start": 0.1, "rate": 1.2},
         {"name": "annealed", "start": 0.1, "rate": 1.3},
         {"name": "annealed", "start": 0.2, "rate": 1.2},
@@ -359,7 +359,7 @@ def test_labels_of_rows_that_are_left_out_decide_which_start_is_meant(path):
 def test_any_stream_of_numpy_goes_on(bits, path):
     def make(**settings):
         generator = np.random.Generator(bits(5))
-        return ConvolutionalGMM(3, max_iter=9, mechanism="stochastic", random_state=generator, **settings)
+        return ConvolutionalGMM(3, max_iter=9, algorithm="sem", random_state=generator, **settings)
 
     stopped(make, images(), path)
     assert_same_bits(make(checkpoint=path).fit(images()), make().fit(images()))
@@ -370,7 +370,7 @@ def test_a_stream_that_has_been_drawn_from_is_another_one(path):
         generator = np.random.default_rng(5)
         generator.random(draws)
         generator.spawn(children)
-        return ConvolutionalGMM(3, max_iter=9, mechanism="stochastic", random_state=generator, **settings)
+        return ConvolutionalGMM(3, max_iter=9, algorithm="sem", random_state=generator, **settings)
 
     stopped(lambda **s: make(2, 0, **s), images(), path)
     refused(lambda **s: make(3, 0, **s), images(), path, "another fit .random_state: 'Generator in state")
@@ -701,9 +701,9 @@ HEADERS = {
     "more": lambda record: record.update(checkpoint="x"),
     "tol of text": lambda record: record.update(tol="x"),
     "tol of nothing": lambda record: record.update(tol=float("nan")),
-    "no stream": lambda record: record.update(mechanism={"stream": None}),
-    "a function as a stream": lambda record: record.update(mechanism={"stream": {"bit_generator": "seed"}}),
-    "an odd stream": lambda record: record["mechanism"]["stream"]["state"].update(state=-1),
+    "no stream": lambda record: record.update(algorithm={"stream": None}),
+    "a function as a stream": lambda record: record.update(algorithm={"stream": {"bit_generator": "seed"}}),
+    "an odd stream": lambda record: record["algorithm"]["stream"]["state"].update(state=-1),
     "a stream for a seed": lambda record: record.update(stream={"bit_generator": "PCG64"}),
 }
 

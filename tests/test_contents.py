@@ -295,15 +295,15 @@ def test_models_of_all_ways_to_learn_come_back(tmp_path):
     assert loaded_like(pruned, path).n_components == 6
     both = GenerativeClassifier(FullGMM(1, random_state=0)).fit(ROWS, LABELS).mixture()
     np.testing.assert_array_equal(loaded_like(both, path).score_samples(ROWS), both.score_samples(ROWS))
-    zero = loaded_like(FullGMM(2, means="zero", random_state=0).fit(ROWS), path)
-    assert zero.means == "zero"
+    zero = loaded_like(FullGMM(2, zero_means=True, random_state=0).fit(ROWS), path)
+    assert zero.zero_means is True
 
 
 CHANGED = [
     (lambda: ConvolutionalGMM(2, max_iter=2, random_state=0).fit(IMAGES), {"n_components": 3}),
     (lambda: ConvolutionalGMM(2, max_iter=2, random_state=0).fit(IMAGES), {"zero_mean_patches": True}),
     (lambda: FullGMM(2, max_iter=2, random_state=0).fit(ROWS), {"n_components": 1}),
-    (lambda: FullGMM(2, max_iter=2, random_state=0).fit(ROWS), {"means": "zero"}),
+    (lambda: FullGMM(2, max_iter=2, random_state=0).fit(ROWS), {"zero_means": True}),
     (lambda: FullGMM(2, max_iter=2, random_state=0).fit(ROWS), {"max_iter": -1}),
     (lambda: TransformedGMM(2, max_iter=1, random_state=0).fit(IMAGES), {"max_shift": 1}),
     (lambda: TransformedGMM(2, max_iter=1, random_state=0).fit(IMAGES), {"n_components": 1}),

@@ -14,7 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from gmmlib import calibration, metrics, patches
 from gmmlib.full.estimator import FullGMM
-from gmmlib.stationary import transformed
+from gmmlib.stationary import templates
 from gmmlib.stationary.convolutional import ConvolutionalGMM
 from gmmlib.stationary.phaseblind import PhaseBlindGMM
 from gmmlib.stationary.transformed import TransformedGMM, register
@@ -227,7 +227,7 @@ def test_a_warm_start_keeps_the_components_that_are_left():
         ("FullGMM", "n_components", 3),
         ("ConvolutionalGMM", "n_components", 3),
         ("ConvolutionalGMM", "zero_mean_patches", True),
-        ("FullGMM", "means", "zero"),
+        ("FullGMM", "zero_means", True),
     ],
 )
 def test_online_steps_refuse_a_setting_they_cannot_take_over(name, setting, value):
@@ -310,11 +310,11 @@ def test_a_fall_where_components_are_removed_is_expected():
     assert (np.diff(model.component_counts_)[falls] < 0).all()
 
 
-@pytest.mark.parametrize("mechanism", ["stochastic", "hard", "annealed"])
-def test_steps_that_promise_no_climb_do_not_warn(mechanism):
+@pytest.mark.parametrize("algorithm", ["sem", "cem", "annealed"])
+def test_steps_that_promise_no_climb_do_not_warn(algorithm):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        ConvolutionalGMM(3, max_iter=9, mechanism=mechanism, random_state=1).fit(IMAGES)
+        ConvolutionalGMM(3, max_iter=9, algorithm=algorithm, random_state=1).fit(IMAGES)
 
 
 # ------------------------------------------------------------------------------ memory
@@ -332,7 +332,7 @@ def test_steps_that_promise_no_climb_do_not_warn(mechanism):
     ids=lambda model: type(model).__name__,
 )
 def test_memory_grows_by_what_is_returned(model, method, monkeypatch):
-    monkeypatch.setattr(transformed, "TRIPLES", 2**15)  # what threads hold at a time, is not to be seen
+    monkeypatch.setattr(templates, "TRIPLES", 2**15)  # what threads hold at a time, is not to be seen
     X = np.random.default_rng(0).standard_normal((100_000, 4, 4)).astype(np.float32)
     rows = X.reshape(len(X), -1) if isinstance(model, FullGMM) else X
     model = clone(model).fit(rows[:2000])

@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from gmmlib.compose.classify import GenerativeClassifier
 from gmmlib.compose.stack import StackedGMM
-from gmmlib.stationary import transformed
+from gmmlib.stationary import templates
 from gmmlib.stationary.discriminative import DiscriminativeGMM
 from gmmlib.stationary.phaseblind import PhaseBlindGMM
 from tests.subjects import CLASSES, LEARNED, SUBJECTS, given, scores
@@ -219,7 +219,7 @@ def test_only_the_ratios_of_row_weights_count(name):
 
 @pytest.mark.parametrize("name", SUBJECTS)
 def test_results_do_not_depend_on_the_number_of_threads(name, monkeypatch):
-    monkeypatch.setattr(transformed, "TRIPLES", 600)  # a few images a chunk
+    monkeypatch.setattr(templates, "TRIPLES", 600)  # a few images a chunk
     X, y = more(name)
     model, _ = subject(name)
     model.set_params(**{key: 32 for key in model.get_params() if key.split("__")[-1] == "chunk_size"})

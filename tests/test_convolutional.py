@@ -9,7 +9,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.optimize import linear_sum_assignment
 from sklearn.exceptions import ConvergenceWarning
 
-from gmmlib import ConvolutionalGMM, convolutional
+from gmmlib import ConvolutionalGMM
+from gmmlib.stationary import steps
 from tests import oracles
 
 SHAPES = [(4, 6), (5, 4), (3, 5), (1, 7), (6, 1), (4, 4), (3, 2)]
@@ -514,6 +515,6 @@ def test_a_floor_holds_the_component_that_would_collapse():
 @pytest.mark.parametrize("last_bit", [-1e-16, 0.0, 1e-16])
 def test_of_two_heaviest_components_the_first_is_split(last_bit):
     weights = np.array([0.5, 0.5 + last_bit, 0.0])
-    (split, _), empty = convolutional.revive(convolutional.Parameters(weights, np.ones((3, 4))), 0.0)
+    (split, _), empty = steps.revive(steps.Parameters(weights, np.ones((3, 4))), 0.0)
     assert_array_equal(empty, [2])
     assert_allclose(split, [0.25, 0.5, 0.25], rtol=1e-12)

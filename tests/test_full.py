@@ -208,7 +208,7 @@ def test_a_weighted_step_equals_the_written_out_one(dimension, zero_means):
         init=start(weights, means, covariances),
         max_iter=1,
         reg_covar=1e-2,
-        means="zero" if zero_means else "free",
+        zero_means=zero_means,
         sample_weight=row_weight,
     )
     for name, value in zip(LEARNED, expected, strict=False):
@@ -226,11 +226,11 @@ RUNS = {
     "one dimension": {"dimension": 1},
     "several blocks": {"dimension": 80, "apart": 0.2, "n": 600, "max_iter": 10},
     "weights": {"sample_weight": np.random.default_rng(6).random(400) * 2},
-    "zero means": {"means": "zero"},
+    "zero means": {"zero_means": True},
     "chunks": {"chunk_size": 17},
     "many components": {"n_components": 8},
     "random start": {"init": "random_from_data"},
-    "zero means, random start": {"means": "zero", "init": "random_from_data"},
+    "zero means, random start": {"zero_means": True, "init": "random_from_data"},
 }
 
 
@@ -272,7 +272,7 @@ def test_a_step_maximises_the_expected_log_joint_less_the_ridges_price(ridge, ze
         init=start(weights, means, covariances),
         max_iter=1,
         reg_covar=ridge,
-        means="zero" if zero_means else "free",
+        zero_means=zero_means,
     )
 
     def objective(weights, means, covariances, price=ridge):
@@ -345,7 +345,7 @@ def test_an_integer_weight_repeats_a_row(dimension):
 
 def test_one_component_at_the_origin_has_the_second_moments():
     x = data(100, 6)
-    model = fit(x, 1, means="zero", reg_covar=0.5, max_iter=2)
+    model = fit(x, 1, zero_means=True, reg_covar=0.5, max_iter=2)
     assert_allclose(model.covariances_[0], x.T @ x / 100 + 0.5 * np.eye(6), rtol=1e-10)
     assert_array_equal(model.means_, 0.0)
     assert model.n_parameters() == 21
@@ -355,7 +355,7 @@ def test_one_component_at_the_origin_has_the_second_moments():
 @pytest.mark.parametrize("init", ["kmeans", "random_from_data"])
 def test_the_sign_of_a_sample_does_not_matter_to_components_at_the_origin(dimension, init):
     x = data(400, dimension, apart=0.3)
-    model = fit(x, means="zero", init=init, reg_covar=1e-3)
+    model = fit(x, zero_means=True, init=init, reg_covar=1e-3)
     assert_array_equal(model.means_, 0.0)
     assert_allclose(model.score_samples(-x), model.score_samples(x), rtol=1e-10)
     assert len(model.weights_) == 3
@@ -364,10 +364,10 @@ def test_the_sign_of_a_sample_does_not_matter_to_components_at_the_origin(dimens
 
 def test_columns_that_never_vary_count_when_means_are_held_at_the_origin():
     x = np.insert(data(200, 3), 1, 5.0, axis=1)
-    model = fit(x, 1, means="zero", reg_covar=1e-3)
+    model = fit(x, 1, zero_means=True, reg_covar=1e-3)
     assert_allclose(model.covariances_[0], x.T @ x / 200 + 1e-3 * np.eye(4), rtol=1e-8)
     x[:, 1] = 0.0
-    model = fit(x, 1, means="zero", reg_covar=1e-3)
+    model = fit(x, 1, zero_means=True, reg_covar=1e-3)
     assert_allclose(model.covariances_[0], x.T @ x / 200 + 1e-3 * np.eye(4), rtol=1e-8, atol=1e-12)
 
 
@@ -522,14 +522,14 @@ SINGULAR = [
 
 
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize("means", ["free", "zero"])
+@pytest.mark.parametrize("zero_means", [False, True])
 @pytest.mark.parametrize("init", ["kmeans", "random_from_data"])
 @pytest.mark.parametrize("n_components", [1, 3])
 @pytest.mark.parametrize("name", SINGULAR)
-def test_a_ridge_keeps_singular_data_finite(name, n_components, init, means):
+def test_a_ridge_keeps_singular_data_finite(name, n_components, init, zero_means):
     x = singular(name)
-    ridge = 1e-4 if name != "a constant of 1e8" or means == "free" else 1e4
-    model = fit(x, n_components, init=init, means=means, reg_covar=ridge)
+    ridge = 1e-4 if name != "a constant of 1e8" or not zero_means else 1e4
+    model = fit(x, n_components, init=init, zero_means=zero_means, reg_covar=ridge)
     for learned in LEARNED:
         assert np.isfinite(getattr(model, learned)).all()
     assert np.isfinite(model.score_samples(x)).all()
@@ -575,16 +575,16 @@ def test_without_a_ridge_singular_data_are_an_error_that_says_so(name, text):
     assert str(caught.value) == text
 
 
-@pytest.mark.parametrize("means", ["free", "zero"])
+@pytest.mark.parametrize("zero_means", [False, True])
 @pytest.mark.parametrize("dimension", [3, 80])
-def test_an_empty_component_is_put_elsewhere_with_a_warning(dimension, means):
+def test_an_empty_component_is_put_elsewhere_with_a_warning(dimension, zero_means):
     x = data(400, dimension, apart=0.3)
     init = begin(x, 2)
-    init["means"] = init["means"] * (means == "free")
+    init["means"] = init["means"] * (not zero_means)
     init["weights"] = np.array([1.0, 0.0])
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        model = FullGMM(2, init=init, means=means, reg_covar=1e-3, max_iter=10, tol=0.0).fit(x)
+        model = FullGMM(2, init=init, zero_means=zero_means, reg_covar=1e-3, max_iter=10, tol=0.0).fit(x)
     (warning,) = caught
     assert warning.category is ConvergenceWarning
     assert str(warning.message) == (
@@ -756,7 +756,7 @@ def test_fit_recovers_a_planted_mixture_up_to_relabelling():
 # Files
 
 
-@pytest.mark.parametrize("others", [{}, {"means": "zero"}, {"min_weight": 0.1}, {"allow_missing": True}])
+@pytest.mark.parametrize("others", [{}, {"zero_means": True}, {"min_weight": 0.1}, {"allow_missing": True}])
 def test_a_saved_model_comes_back_bit_by_bit(tmp_path, others):
     x = data(300, 75, apart=0.3)
     model = fit(x, 5, reg_covar=1e-3, max_iter=4, **others)
@@ -804,7 +804,7 @@ FIT_MESSAGES = [
     ({"min_weight": -0.1}, NOISE, "min_weight must be a finite number >= 0; got -0.1."),
     ({"min_weight": "0.1"}, NOISE, "min_weight must be a finite number >= 0; got '0.1'."),
     ({"min_weight": 1.0}, NOISE, "min_weight must be below 1, a share of the weight; got 1.0."),
-    ({"means": "fixed"}, NOISE, 'means must be "free" or "zero"; got \'fixed\'.'),
+    ({"zero_means": "fixed"}, NOISE, "zero_means must be True or False; got 'fixed'."),
     (
         {"init": "k-means"},
         NOISE,
@@ -881,9 +881,9 @@ FIT_MESSAGES = [
         "Add a small multiple of the identity.",
     ),
     (
-        {"init": bad(means=np.ones((2, 3))), "means": "zero"},
+        {"init": bad(means=np.ones((2, 3))), "zero_means": True},
         NOISE,
-        'init["means"] must be 0 everywhere with means="zero".',
+        'init["means"] must be 0 everywhere with zero_means=True.',
     ),
 ]
 
@@ -955,15 +955,20 @@ def test_fit_predict_counts_row_weights():
 
 
 @pytest.mark.filterwarnings("ignore:Components")
-@pytest.mark.parametrize("means", ["free", "zero"])
-def test_weights_still_sum_to_one_after_a_component_was_put_elsewhere(means):
+@pytest.mark.parametrize("zero_means", [False, True])
+def test_weights_still_sum_to_one_after_a_component_was_put_elsewhere(zero_means):
     rng = np.random.default_rng(0)
-    X = rng.standard_normal((80, 3)) + (5 if means == "free" else 0)
+    X = rng.standard_normal((80, 3)) + (0 if zero_means else 5)
     start = np.zeros(80, dtype=int)
     start[40:] = 1
     weights = []
     FullGMM(
-        3, init=start, means=means, max_iter=3, tol=0, callback=lambda m, t: weights.append(m.weights_.copy())
+        3,
+        init=start,
+        zero_means=zero_means,
+        max_iter=3,
+        tol=0,
+        callback=lambda m, t: weights.append(m.weights_.copy()),
     ).fit(X)
     assert all(len(w) == 3 and w.min() > 0 for w in weights)
     np.testing.assert_allclose([w.sum() for w in weights], 1.0)

@@ -8,7 +8,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import logsumexp
 from threadpoolctl import threadpool_limits
 
-from gmmlib import ConvolutionalGMM, hierarchical
+from gmmlib import ConvolutionalGMM
+from gmmlib.stationary import grouped
 from gmmlib.stationary.hierarchical import HierarchicalGMM
 from tests import oracles
 
@@ -122,11 +123,11 @@ def test_mean_free_patches_are_scored_on_their_subspace():
 
 def test_components_that_exclude_each_other_lose_no_digits():
     density = np.array([[[0.0, -2000.0, -900.0]] * 2, [[-3000.0, 0.0, -900.0], [0.0, -3000.0, -900.0]]])
-    parameters = hierarchical.Parameters(
+    parameters = grouped.Parameters(
         np.array([0.4, 0.6]), np.array([[1.0, 0.0, 0.0], [0.0, 0.5, 0.5]]), np.ones((3, 1))
     )
     weight = np.array([1.0, 2.0])
-    found = hierarchical.posteriors(parameters, density, weight)
+    found = grouped.posteriors(parameters, density, weight)
     # Group 0: t = 0 for sure.  Group 1: t = 1 takes k = 1, then k = 2; t = 0 pays 3000 nats for k = 0.
     expected = [np.log(0.4), np.log(0.6) + 2 * np.log(0.5) - 900]
     assert_allclose(found.evidence, expected, rtol=1e-12)
@@ -138,11 +139,11 @@ def test_components_that_exclude_each_other_lose_no_digits():
 def test_the_long_way_and_the_short_way_agree(monkeypatch):
     rng = np.random.default_rng(0)
     density = rng.normal(0, 4, (30, 3, 4))
-    parameters = hierarchical.Parameters(rng.dirichlet(np.ones(5)), rng.dirichlet(np.ones(4), 5), None)
+    parameters = grouped.Parameters(rng.dirichlet(np.ones(5)), rng.dirichlet(np.ones(4), 5), None)
     weight = rng.random(30)
-    short = hierarchical.posteriors(parameters, density, weight)
-    monkeypatch.setattr(hierarchical, "UNDERFLOW", -1e9)
-    for a, b in zip(short, hierarchical.posteriors(parameters, density, weight), strict=True):
+    short = grouped.posteriors(parameters, density, weight)
+    monkeypatch.setattr(grouped, "UNDERFLOW", -1e9)
+    for a, b in zip(short, grouped.posteriors(parameters, density, weight), strict=True):
         assert_allclose(a, b, rtol=1e-10)
 
 

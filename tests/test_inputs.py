@@ -259,7 +259,7 @@ BAD_SETTINGS = {
     "noise": WORD,
     "means": WORD,
     "penalty": WORD,
-    "mechanism": (*WORD, {}, {"name": "annealed", "start": 2.0, "rate": 1.2}),
+    "algorithm": (*WORD, {}, {"name": "annealed", "start": 2.0, "rate": 1.2}),
     "init": START,
     "frame": (3, "frame", {}, (1, 2, 3, 4, 5)),
     "random_state": SEED,

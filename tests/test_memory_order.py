@@ -44,7 +44,7 @@ MODELS = {
     "stack": (StackedGMM([ConvolutionalGMM(3, random_state=0), FullGMM(2, random_state=0)]), IMAGES),
     "full": (FullGMM(3, max_iter=5, reg_covar=0.1, init="random_from_data", random_state=0), ROWS),
     "full, few columns": (FullGMM(3, max_iter=5, random_state=0, chunk_size=32), ROWS[:, :9].copy()),
-    "full, zero means": (FullGMM(3, max_iter=5, means="zero", reg_covar=0.1, random_state=0), ROWS),
+    "full, zero means": (FullGMM(3, max_iter=5, zero_means=True, reg_covar=0.1, random_state=0), ROWS),
 }  # fmt: skip
 
 

@@ -9,7 +9,14 @@ from scipy.stats import chi2, expon, multivariate_normal, norm
 
 from gmmlib import ConvolutionalGMM, storage
 from gmmlib.spectrum import fold, powers
-from gmmlib.stationary.phaseblind import PhaseBlindGMM, coordinates, frame, log_volume, relax, stretch
+from gmmlib.stationary.phaseblind import (
+    PhaseBlindGMM,
+    coordinates,
+    frame,
+    log_volume,
+    softplus,
+    softplus_inverse,
+)
 from gmmlib.storage import ModelFileError
 from tests import oracles
 
@@ -37,8 +44,8 @@ def fit(x, **settings):
 @pytest.mark.parametrize("softness", [0.01, 0.2, 3.0])
 def test_the_map_and_its_inverse_undo_each_other(softness):
     u = np.geomspace(1e-3, 30, 50)
-    y = stretch(u, softness)
-    assert_allclose(relax(y, softness), u, rtol=1e-9)
+    y = softplus_inverse(u, softness)
+    assert_allclose(softplus(y, softness), u, rtol=1e-9)
     assert (np.diff(y) > 0).all()
     assert_allclose(y[-1], u[-1], rtol=1e-3)
 
@@ -58,8 +65,10 @@ def test_exponential_powers_make_a_circulant_gaussian(shape, softness):
         chi2(1, scale=variance).logpdf(P),
     )
     unit, step = np.sqrt(layout.multiplicity) * scale, 1e-5
-    v = stretch(u, softness)
-    slope = ((relax(v + step, softness) * scale) ** 2 - (relax(v - step, softness) * scale) ** 2) / (2 * step)
+    v = softplus_inverse(u, softness)
+    slope = ((softplus(v + step, softness) * scale) ** 2 - (softplus(v - step, softness) * scale) ** 2) / (
+        2 * step
+    )
     slope /= unit
     density = (law + np.log(slope)).sum(axis=1) + log_volume(u, scale, layout.multiplicity, softness)
     covariance = oracles.dense_covariance(oracles.autocovariance(full))
@@ -110,7 +119,7 @@ def test_scores_are_those_of_the_mixture_times_the_volume():
     layout = fold((4, 6))
     scale, centre, axes, rest, softness = model.frame_
     u = np.sqrt(powers(x, layout)) / scale
-    turned = (np.sqrt(layout.multiplicity) * scale * stretch(u, softness) - centre) @ axes
+    turned = (np.sqrt(layout.multiplicity) * scale * softplus_inverse(u, softness) - centre) @ axes
     common = log_volume(u, scale, layout.multiplicity, softness)
     common += norm(scale=np.sqrt(rest)).logpdf(turned[:, 5:]).sum(axis=1)
     joint = model.mixture_.log_joint(turned[:, :5]) + common[:, None]
@@ -128,7 +137,7 @@ def test_axes_are_principal_and_the_rest_has_their_variances(shape):
     x, _ = textures(shape)
     layout, own = fold(shape), frame(x, 3, softness=0.2)
     u = np.sqrt(powers(x, layout)) / own.scale
-    y = np.sqrt(layout.multiplicity) * own.scale * stretch(u, 0.2)
+    y = np.sqrt(layout.multiplicity) * own.scale * softplus_inverse(u, 0.2)
     assert_allclose(own.axes.T @ own.axes, np.eye(len(layout.bins)), atol=1e-12)
     covariance = np.cov(((y - own.centre) @ own.axes).T, bias=True)
     assert_allclose(covariance, np.diag(np.diag(covariance)), atol=1e-10)
@@ -171,7 +180,11 @@ def test_samples_have_the_law_of_the_mixture_and_any_phase(shape):
     assert_array_equal(np.unique(labels), [0, 1])
     layout = fold(shape)
     scale, centre, axes, _, softness = model.frame_
-    y = np.sqrt(layout.multiplicity) * scale * stretch(np.sqrt(powers(drawn, layout)) / scale, softness)
+    y = (
+        np.sqrt(layout.multiplicity)
+        * scale
+        * softplus_inverse(np.sqrt(powers(drawn, layout)) / scale, softness)
+    )
     turned = (y - centre) @ axes
     mean = np.zeros(len(axes))
     mean[:4] = model.mixture_.weights_ @ model.mixture_.means_

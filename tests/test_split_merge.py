@@ -132,7 +132,7 @@ def test_the_loss_of_a_merger_is_that_of_the_labelled_samples(family):
     """With the labels known, the loss is a difference of maximised likelihoods, here by dense matrices."""
     model, x = stuck(family)
     labels = model.predict(x)
-    settings = {"max_iter": 1, "mechanism": "hard", "callback": None}
+    settings = {"max_iter": 1, "algorithm": "cem", "callback": None}
     settings |= {"reg_covar": 0.0} if family == "blobs" else {"variance_floor": 0.0}
     hard = model.__class__(**(model.get_params() | settings))
     hard.set_params(init=split_merge.parameters(model)).fit(x)
@@ -246,7 +246,7 @@ def test_models_that_cannot_be_moved_are_refused():
     with pytest.raises(
         ValueError, match=r"^model must be a ConvolutionalGMM, or a FullGMM with free means; got "
     ):
-        split_merge.improve(FullGMM(2, means="zero", random_state=0).fit(x), x)
+        split_merge.improve(FullGMM(2, zero_means=True, random_state=0).fit(x), x)
     images = textures()[0][:30]
     for other in (PenalisedGMM(2, max_iter=1), TransformedGMM(2, max_iter=1)):
         with pytest.raises(ValueError, match="Other mixtures have no moments to merge"):

@@ -5,9 +5,10 @@ import tracemalloc
 import numpy as np
 from sklearn.mixture import GaussianMixture
 
-from gmmlib import ConvolutionalGMM, _kernels, convolutional, patches
+from gmmlib import ConvolutionalGMM, _kernels, patches
 from gmmlib.em.workers import Workers
 from gmmlib.spectrum import fold, powers
+from gmmlib.stationary import steps
 from tests import oracles
 from tools import bench_data
 from tools.timing import Row, compare, seconds
@@ -43,19 +44,17 @@ def iteration(P, layout, parameters, bound):
 
     def products(slope, chunk):
         chunk @ slope
-        return convolutional.Statistics(0.0, resp[: len(chunk)].T @ chunk, 0.0, 0.0)
+        return steps.Statistics(0.0, resp[: len(chunk)].T @ chunk, 0.0, 0.0)
 
     with Workers(CHUNK, CHUNK) as workers:
 
         def em():
-            slope, constant = convolutional.coefficients(parameters, layout.multiplicity)
-            total = workers.sum(
-                lambda rows: convolutional.e_step(slope, constant, P[rows], weight[rows]), len(P)
-            )
-            convolutional.m_step(total, 1e-6)
+            slope, constant = steps.coefficients(parameters, layout.multiplicity)
+            total = workers.sum(lambda rows: steps.e_step(slope, constant, P[rows], weight[rows]), len(P))
+            steps.m_step(total, 1e-6)
 
         def floor():
-            slope, _ = convolutional.coefficients(parameters, layout.multiplicity)
+            slope, _ = steps.coefficients(parameters, layout.multiplicity)
             workers.sum(lambda rows: products(slope, P[rows]), len(P))
 
         return compare(

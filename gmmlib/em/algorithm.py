@@ -7,12 +7,12 @@ from gmmlib.em import streams
 from gmmlib.posterior import most_probable
 
 
-class Mechanism:
+class Algorithm:
     """What an M-step is given of the posteriors.
 
     Parameters
     ----------
-    setting : {"deterministic", "stochastic", "hard", "annealed"} or mapping
+    setting : {"em", "sem", "cem", "annealed"} or mapping
         All of them: EM proper.  One component drawn from each row's posteriors: stochastic EM (Celeux
         and Diebolt 1985), which can leave a poor optimum and does not settle.  The most probable
         component alone: classification EM (Celeux and Govaert 1992), which climbs the likelihood of
@@ -32,32 +32,32 @@ class Mechanism:
         `gmmlib.posterior`), not the call.
     """
 
-    NAMES = ("deterministic", "stochastic", "hard", "annealed")
+    NAMES = ("em", "sem", "cem", "annealed")
     START, RATE = 0.1, 1.2
 
     def __init__(self, setting, n_rows, random_state):
         self.name, self._next_beta, self._rate = self.checked(setting)
         self.n_rows = n_rows
         self.beta = 1.0
-        if self.name == "stochastic":
+        if self.name == "sem":
             self.rng = _checks.generator(random_state).spawn(1)[0]
 
     @classmethod
     def checked(cls, setting):
         """Name, first beta and rate of a setting; ValueError if it is none."""
         if not hasattr(setting, "keys"):
-            name = _checks.one_of(setting, "mechanism", cls.NAMES)
+            name = _checks.one_of(setting, "algorithm", cls.NAMES)
             return (name, cls.START, cls.RATE) if name == "annealed" else (name, 1.0, 1.0)
         if set(setting) != {"name", "start", "rate"} or setting["name"] != "annealed":
             raise ValueError(
-                'mechanism must be a name, or a mapping {"name": "annealed", "start": ..., "rate": ...}; '
+                'algorithm must be a name, or a mapping {"name": "annealed", "start": ..., "rate": ...}; '
                 f"got {setting!r}."
             )
-        start = _checks.non_negative(setting["start"], "mechanism['start']")
-        rate = _checks.non_negative(setting["rate"], "mechanism['rate']")
+        start = _checks.non_negative(setting["start"], "algorithm['start']")
+        rate = _checks.non_negative(setting["rate"], "algorithm['rate']")
         if not 0 < start <= 1 or rate <= 1:
             raise ValueError(
-                "mechanism must start above 0 and at most at 1, and rise at a rate above 1; "
+                "algorithm must start above 0 and at most at 1, and rise at a rate above 1; "
                 f"got a start of {start:g} and a rate of {rate:g}."
             )
         return "annealed", start, rate
@@ -65,7 +65,7 @@ class Mechanism:
     @property
     def climbs(self):
         """Whether an M-step on the posteriors of this E-step cannot lower the likelihood."""
-        return self.name in ("deterministic", "annealed") and self.settled
+        return self.name in ("em", "annealed") and self.settled
 
     @property
     def settled(self):
@@ -74,7 +74,7 @@ class Mechanism:
 
     def begin(self):
         """Draw for all rows of an E-step at once, so that chunks and threads change nothing."""
-        if self.name == "stochastic":
+        if self.name == "sem":
             self.height = self.rng.random(self.n_rows)
         self._advance()
 
@@ -84,19 +84,19 @@ class Mechanism:
 
     def state(self):
         """What JSON can hold of the stream; `restore` goes on from it."""
-        return {"stream": streams.state(self.rng if self.name == "stochastic" else None)}
+        return {"stream": streams.state(self.rng if self.name == "sem" else None)}
 
     def restore(self, state, n_steps):
         """Go on as after the E-step, the `n_steps`-th, at which `state` was taken."""
         for _ in range(n_steps):
             self._advance()
-        streams.restore(self.rng if self.name == "stochastic" else None, state["stream"])
+        streams.restore(self.rng if self.name == "sem" else None, state["stream"])
 
     def __call__(self, resp, rows):
         """Change the posteriors (n, K) of a slice of rows in place."""
-        if self.name in ("deterministic", "annealed"):
+        if self.name in ("em", "annealed"):
             return
-        if self.name == "hard":
+        if self.name == "cem":
             chosen = most_probable(resp)
         else:
             upto = np.cumsum(resp, axis=1)

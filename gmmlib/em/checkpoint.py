@@ -37,7 +37,7 @@ class State(NamedTuple):
 
     statistics: dict  # arrays and numbers by name
     log_likelihoods: np.ndarray  # (iterations so far + 1,)
-    mechanism: dict  # of `gmmlib.em.algorithm.Mechanism.state`
+    algorithm: dict  # of `gmmlib.em.algorithm.Algorithm.state`
 
 
 class Checkpoint:
@@ -113,7 +113,7 @@ class Checkpoint:
             trace = _contents.trace(arrays.pop("log_likelihoods"), "its log_likelihoods")
             self._check_length(trace)
             statistics = {name: values[()] for name, values in arrays.items()}
-            state = State(statistics, trace, record["mechanism"])
+            state = State(statistics, trace, record["algorithm"])
             check(state)
             streams.restore(self.model.random_state, record["stream"])
             self._seen = seen
@@ -136,7 +136,7 @@ class Checkpoint:
 
     def _names(self, record):
         """Names of the arrays, once the fit is known to be this one: before any of them is read."""
-        if record.keys() != {"names", "fit", "tol", "mechanism", "stream"}:
+        if record.keys() != {"names", "fit", "tol", "algorithm", "stream"}:
             raise ValueError("it was written by another version of gmmlib.")
         there = record["fit"]
         differ = [name for name in sorted({*there, *self.fit}) if there.get(name) != self.fit.get(name)]
@@ -159,18 +159,18 @@ class Checkpoint:
                 f"{self.model.max_iter!r} is the last here)."
             )
 
-    def writer(self, pack, mechanism=None):
+    def writer(self, pack, algorithm=None):
         """What `em` calls to save statistics, which `pack` turns into arrays by name; or None."""
         if self.path is None:
             return None
-        state = dict if mechanism is None else mechanism.state
+        state = dict if algorithm is None else algorithm.state
         return lambda statistics, trace: self.write(pack(statistics), trace, state())
 
-    def write(self, statistics, log_likelihoods, mechanism):
+    def write(self, statistics, log_likelihoods, algorithm):
         """Replace the state; at every moment there is a whole one on the disk, or none yet."""
         arrays = {**statistics, "log_likelihoods": np.asarray(log_likelihoods)}
         record = {"names": sorted(arrays), "fit": self.fit, "tol": float(self.model.tol)}
-        record |= {"mechanism": mechanism, "stream": streams.state(self.model.random_state)}
+        record |= {"algorithm": algorithm, "stream": streams.state(self.model.random_state)}
         if not self._ours():
             raise FileExistsError(
                 f"checkpoint={str(self.path)!r} must be left to the fit that writes it; got another file put "

@@ -53,7 +53,7 @@ def em(
     *,
     max_iter,
     tol,
-    mechanism=None,
+    algorithm=None,
     callback=None,
     save=None,
     progress=False,
@@ -77,8 +77,8 @@ def em(
         Iterations at the most.
     tol : float
         Stop when an iteration changes the mean log-likelihood by less; 0 never stops early, and nor does
-        a mechanism that has not settled.
-    mechanism : Mechanism, optional
+        a algorithm that has not settled.
+    algorithm : Algorithm, optional
         Made ready before each E-step, which applies it.
     callback : callable, optional
         Called as ``callback(parameters, log_likelihoods)`` at the start and after each iteration;
@@ -113,8 +113,8 @@ def em(
     bar = tqdm(total=max_iter, initial=len(trace), desc="EM", unit="it", disable=not progress)
     with interrupts.deferred() as interrupted, bar:
         while True:
-            if mechanism is not None:
-                mechanism.begin()
+            if algorithm is not None:
+                algorithm.begin()
             statistics, log_likelihood = e_step(parameters)
             if not np.isfinite(log_likelihood):
                 raise FloatingPointError(
@@ -125,13 +125,13 @@ def em(
             trace.append(float(log_likelihood))
             if not pruned() and level - trace[-1] > ROUNDING * max(1.0, abs(level)):
                 falls.append((level - trace[-1], len(trace) - 1))
-            level = trace[-1] if mechanism is None or mechanism.climbs else -np.inf
+            level = trace[-1] if algorithm is None or algorithm.climbs else -np.inf
             bar.set_postfix(nats=f"{log_likelihood:.4f}", refresh=False)
             try:
                 stop = callback is not None and callback(parameters, trace)
             except KeyboardInterrupt:
                 return parameters, Trace(np.array(trace), False, True)
-            settled = mechanism is None or mechanism.settled
+            settled = algorithm is None or algorithm.settled
             converged = settled and len(trace) > 1 and abs(trace[-1] - trace[-2]) < tol
             done = stop or converged or len(trace) > max_iter
             if not done and save is not None:

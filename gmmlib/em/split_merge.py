@@ -49,7 +49,7 @@ def improve(model, X, sample_weight=None, *, n_moves=10, n_steps=5, random_state
     ----------
     model : ConvolutionalGMM or FullGMM
         Fitted; it is left as it is.  `FullGMM` must have free means and `min_weight=None`.  Any mixture will
-        do whose moments are averages of those of its components, that has the setting `mechanism`, and
+        do whose moments are averages of those of its components, that has the setting `algorithm`, and
         the methods ``learned`` and ``log_determinants``.
     X : array-like, (N, H, W) or (N, D)
         The data it was fitted to.
@@ -103,7 +103,7 @@ def improve(model, X, sample_weight=None, *, n_moves=10, n_steps=5, random_state
             init=moved(parameters(current), i, j, k, halves[k]),
             max_iter=n_steps,
             tol=0.0,
-            mechanism="deterministic",
+            algorithm="em",
             callback=None,
         )
         trial.fit(X, sample_weight=weight)
@@ -148,7 +148,7 @@ def split(model, X, share, density, rng):
         init="random_from_data",
         max_iter=LOCAL_ITER,
         tol=0.0,
-        mechanism="deterministic",
+        algorithm="em",
         callback=None,
         random_state=int(rng.integers(2**31)),
     )
@@ -207,7 +207,7 @@ def moved(learned, i, j, k, halves):
 def _check_model(model):
     check_is_fitted(model)
     has_moments = hasattr(model, "learned") and hasattr(model, "log_determinants")
-    if not has_moments or "mechanism" not in model.get_params() or getattr(model, "means", "free") != "free":
+    if not has_moments or "algorithm" not in model.get_params() or getattr(model, "zero_means", False):
         raise ValueError(
             f"model must be a ConvolutionalGMM, or a FullGMM with free means; got {model!r}. "
             "Other mixtures have no moments to merge."

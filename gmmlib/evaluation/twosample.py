@@ -76,7 +76,7 @@ def proportion_z(counts, others):
     return np.divide(gap, deviation, out=np.zeros_like(gap), where=deviation > 0)
 
 
-def different_bins(counts, others, level=0.05):
+def ndb(counts, others, level=0.05):
     """Number of statistically different bins (NDB), as a share of the bins.
 
     The bins are cells of the training data, such as the clusters of k-means.  Where both sets come from one
@@ -119,7 +119,7 @@ class Told(NamedTuple):
     chance_deviation: float  # standard deviation of the accuracy where both are one distribution
 
 
-def told_apart(first, second, classifier=None, random_state=None):
+def classifier_two_sample_test(first, second, classifier=None, random_state=None):
     """Train a classifier on half of two sets, and test it on the other half.
 
     Parameters

@@ -29,8 +29,8 @@ class FullGMM(missing.Incomplete, Additive, Online, Mixture):
         Stop when an iteration changes the mean log-likelihood by less, in nats a sample; 0 never does.
     reg_covar : float
         Added to the diagonal of every covariance, in squared units of the data.
-    means : {"free", "zero"}
-        Whether components have means or are held at the origin.
+    zero_means : bool
+        Hold all means at the origin.
     init : {"kmeans", "random_from_data"}, array-like of int (N,), or mapping
         Where EM starts: from the clusters of k-means; from random samples under the covariance of all,
         moved apart where they coincide; from a component for each sample; or from
@@ -43,11 +43,11 @@ class FullGMM(missing.Incomplete, Additive, Online, Mixture):
         `impute` and `sample_given`.
     warm_start : bool
         Start `fit` from the parameters of the fit before.
-    mechanism : {"deterministic", "stochastic", "hard", "annealed"} or mapping
+    algorithm : {"em", "sem", "cem", "annealed"} or mapping
         What the M-step is given: all posteriors, one component drawn from each row's, the most probable
-        alone, or posteriors of a temperature that falls; see `gmmlib.em.algorithm.Mechanism`.
+        alone, or posteriors of a temperature that falls; see `gmmlib.em.algorithm.Algorithm`.
     random_state : int, Generator, RandomState or None
-        Randomness of the start and of the stochastic mechanism.
+        Randomness of the start and of the stochastic algorithm.
     chunk_size : int
         Samples that a thread takes at a time, in whole blocks of 4096; no digit depends on it.
     callback : callable, optional
@@ -92,12 +92,12 @@ class FullGMM(missing.Incomplete, Additive, Online, Mixture):
         max_iter=100,
         tol=1e-3,
         reg_covar=1e-6,
-        means="free",
+        zero_means=False,
         init="kmeans",
         min_weight=None,
         allow_missing=False,
         warm_start=False,
-        mechanism="deterministic",
+        algorithm="em",
         random_state=None,
         chunk_size=4096,
         callback=None,
@@ -108,12 +108,12 @@ class FullGMM(missing.Incomplete, Additive, Online, Mixture):
         self.max_iter = max_iter
         self.tol = tol
         self.reg_covar = reg_covar
-        self.means = means
+        self.zero_means = zero_means
         self.init = init
         self.min_weight = min_weight
         self.allow_missing = allow_missing
         self.warm_start = warm_start
-        self.mechanism = mechanism
+        self.algorithm = algorithm
         self.random_state = random_state
         self.chunk_size = chunk_size
         self.callback = callback
@@ -154,7 +154,7 @@ class FullGMM(missing.Incomplete, Additive, Online, Mixture):
                 lambda parameters: self._put(run, parameters),
                 file=file,
                 pack=run.state,
-                mechanism=run.mechanism,
+                algorithm=run.algorithm,
                 pruned=lambda: len(run.counts) > 1 and run.counts[-1] < run.counts[-2],
             )
 
@@ -181,14 +181,14 @@ class FullGMM(missing.Incomplete, Additive, Online, Mixture):
         before = self._parameters()
         with self._workers() as workers:
             whiteners = whitening.allocate(*before.means.shape)
-            options = self.reg_covar, self.means == "zero", workers
+            options = self.reg_covar, self.zero_means, workers
             weights, means = steps.m_step(
                 statistics, before.means, whiteners, np.arange(len(before.means)), *options
             )
             if not weights.all():
                 empty = np.flatnonzero(weights == 0)
                 warn_of_empty(empty)
-                steps.revive(whiteners, weights, means, empty, self.means == "zero")
+                steps.revive(whiteners, weights, means, empty, self.zero_means)
             learned = before._replace(weights=weights, means=means, whiteners=whiteners)
             self._set(steps.columns(learned, self.reg_covar, workers))
 
@@ -211,7 +211,7 @@ class FullGMM(missing.Incomplete, Additive, Online, Mixture):
         joint = self.log_joint(X)
         resp, evidence = steps.normalised(joint)
         moments = online.step(moments, X, resp * weight[:, None], weight.sum())
-        learned = online.parameters(moments, self.reg_covar, self.means == "zero")
+        learned = online.parameters(moments, self.reg_covar, self.zero_means)
         try:
             scorer = steps.rotated(*learned)
         except np.linalg.LinAlgError:
@@ -233,7 +233,7 @@ class FullGMM(missing.Incomplete, Additive, Online, Mixture):
         """Free parameters: weights, means if they are free, and covariances."""
         check_is_fitted(self)
         n_components, dimension = self.means_.shape
-        means = n_components * dimension if self.means == "free" else 0
+        means = 0 if self.zero_means else n_components * dimension
         return n_components - 1 + means + n_components * dimension * (dimension + 1) // 2
 
     def learned(self):
@@ -274,7 +274,7 @@ class FullGMM(missing.Incomplete, Additive, Online, Mixture):
         arrays |= {name: np.array(int(arrays[name])) for name in ("converged", "n_iter")}
         # Components may have been removed during the fit, but none are added.
         fitted = {"n_components": max(self.n_components, len(self.weights_))}
-        settings = _contents.settings(self, **fitted | ({"means": "free"} if self.means_.any() else {}))
+        settings = _contents.settings(self, **fitted | ({"zero_means": False} if self.means_.any() else {}))
         return settings | _contents.column_names(self), arrays
 
     @classmethod
@@ -288,8 +288,8 @@ class FullGMM(missing.Incomplete, Additive, Online, Mixture):
                 f"{where}['means'] must hold from 1 to n_components={model.n_components} means of at least "
                 f"one number; got shape {arrays['means'].shape}. Save the model again."
             )
-        if model.means == "zero" and arrays["means"].any():
-            raise ValueError(f"{where}['means'] must be 0 with means=\"zero\". Save the model again.")
+        if model.zero_means and arrays["means"].any():
+            raise ValueError(f"{where}['means'] must be 0 with zero_means=True. Save the model again.")
         model._set(starts.given(arrays, n_components, dimension, where))
         model._parameters()  # a covariance can be positive definite and yet not when it is rotated
         model.n_features_in_ = dimension
@@ -321,8 +321,8 @@ class FullGMM(missing.Incomplete, Additive, Online, Mixture):
         """Refuse settings that the learned parameters cannot take over."""
         self._parameters()
         _checks.unchanged("n_components", self.n_components, self._n_started)
-        if self.means == "zero" and self.means_.any():
-            _checks.unchanged("means", "zero", "free")
+        if self.zero_means and self.means_.any():
+            _checks.unchanged("zero_means", True, False)
 
     def _set(self, learned, n_started=None):
         """Set parameters that are this model's own; `n_started` counts those removed by `min_weight` too."""

@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.utils.validation import validate_data
 
 from gmmlib import _checks
-from gmmlib.em.algorithm import Mechanism
+from gmmlib.em.algorithm import Algorithm
 
 NOT_IN_FIT = (
     "allow_missing=True holds for scoring, impute and sample_given alone: fit on complete rows, "
@@ -49,8 +49,8 @@ def check_settings(model):
     _checks.settings(model)
     if model.min_weight is not None and not 0 <= _checks.non_negative(model.min_weight, "min_weight") < 1:
         raise ValueError(f"min_weight must be below 1, a share of the weight; got {model.min_weight!r}.")
-    _checks.one_of(model.means, "means", ("free", "zero"))
+    _checks.truth(model.zero_means, "zero_means")
     _checks.truth(model.allow_missing, "allow_missing")
     _checks.truth(model.warm_start, "warm_start")
-    Mechanism.checked(model.mechanism)
+    Algorithm.checked(model.algorithm)
     _checks.random_state(model.random_state)

@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from gmmlib import _checks, _kernels
-from gmmlib.em.algorithm import Mechanism
+from gmmlib.em.algorithm import Algorithm
 from gmmlib.em.checkpoint import check_statistics
 from gmmlib.em.workers import Workers
 from gmmlib.full import start, steps, triangular, whitening
@@ -17,8 +17,8 @@ class Run:
 
     def __init__(self, model, X, weight, workers, init):
         self.model, self.X, self.weight, self.workers, self.init = model, X, weight, workers, init
-        self.zero_means = model.means == "zero"
-        self.mechanism = Mechanism(model.mechanism, len(X), model.random_state)
+        self.zero_means = bool(model.zero_means)
+        self.algorithm = Algorithm(model.algorithm, len(X), model.random_state)
         self.counts = []
         self.labels = init if isinstance(init, np.ndarray) else None
         if isinstance(init, str) and init == "kmeans":  # it copies the data, so before we do
@@ -63,7 +63,7 @@ class Run:
         check_statistics(
             state._replace(statistics=found), shapes, self.weight, signed=("first", "second", "about")
         )
-        self.mechanism.restore(state.mechanism, len(state.log_likelihoods))
+        self.algorithm.restore(state.algorithm, len(state.log_likelihoods))
         about = found.pop("about")
         found = steps.Statistics(**found), about
         self.m_step(found)  # second moments that no samples can have are refused
@@ -78,7 +78,7 @@ class Run:
                 n_components = len(init["weights"])
             weights, means, covariances = start.given(init, n_components, self.X.shape[1], "init")
             if self.zero_means and means.any():
-                raise ValueError('init["means"] must be 0 everywhere with means="zero".')
+                raise ValueError('init["means"] must be 0 everywhere with zero_means=True.')
             return steps.rotated(weights, means, covariances)
         if self.labels is not None:
             return self.m_step(self.of_labels())
@@ -134,7 +134,7 @@ class Run:
         """Statistics with the means that they are about, and the mean log-likelihood."""
         in_own_axes = parameters.axes is self.axes
         about = parameters.means if in_own_axes else self.axes.rotate(steps.unrotated(parameters))
-        n_components, beta = len(about), self.mechanism.beta
+        n_components, beta = len(about), self.algorithm.beta
         if not self.counts:  # a given start, which no M-step has counted
             self.counts.append(n_components)
         guessed = self.likely is not None
@@ -148,7 +148,7 @@ class Run:
             joint = whitening.log_joint(Y, parameters.whiteners, guess, out=out, everything=beta < 1)
             self.likely[rows] = joint.argmax(axis=1)
             _, evidence = steps.normalised(joint, beta)
-            self.mechanism(joint, rows)
+            self.algorithm(joint, rows)
             joint *= self.weight[rows, None]
             return self.weight[rows] @ (evidence + parameters.constant)
 

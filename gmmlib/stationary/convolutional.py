@@ -1,155 +1,24 @@
-"""Mixtures of zero-mean stationary Gaussians: each component is a power spectrum.
-
-A component's covariance is circulant, so its density is a sum over frequencies (see
-`gmmlib.spectrum`), and EM needs nothing of an image but its distinct powers P (N, F):
-
-- E-step: ``l[n, k] = constant[k] + sum_f P[n, f] slope[f, k]``, one matrix product;
-- M-step: ``s[k, f] = sum_n r[n, k] P[n, f] / sum_n r[n, k]``, one more.
+"""The estimator of mixtures of stationary Gaussians; its steps are in `gmmlib.stationary.steps`.
 
 The filter of a component is the one that whitens it: its power spectrum is ``1 / s``.
 """
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 from scipy import fft
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
-from gmmlib import _checks, _contents, posterior, storage
+from gmmlib import _checks, _contents, storage
 from gmmlib.base import Additive, Mixture, OfImages, Online, Scoring, step_size
 from gmmlib.em import checkpoint
-from gmmlib.em.algorithm import Mechanism
+from gmmlib.em.algorithm import Algorithm
 from gmmlib.em.checkpoint import Checkpoint
 from gmmlib.em.loop import Saved, record
 from gmmlib.em.workers import Workers, block_size
 from gmmlib.spectrum import fold, multiplicity, powers, unfold
-
-EMPTY = 1e-10  # share of the weight below which a component has no images left
-
-
-class Parameters(NamedTuple):
-    """K stationary Gaussians of mean zero with F distinct powers each."""
-
-    weights: np.ndarray  # (K,)    mixing weights, sum to 1
-    spectra: np.ndarray  # (K, F)  variance at each frequency, squared grey levels
-
-
-class Statistics(NamedTuple):
-    """What an E-step leaves of its rows; the fields of two sets of rows add."""
-
-    mass: np.ndarray  # (K,)    sum_n w[n] r[n, k]
-    power: np.ndarray  # (K, F)  sum_n w[n] r[n, k] P[n, f]
-    log_likelihood: float  # sum_n w[n] log p(x_n), nats
-    weight: float  # sum_n w[n]
-
-
-def coefficients(parameters, multiplicity):
-    """Write the log joint as ``P @ slope + constant``: slope (F, K), constant (K,)."""
-    weights, spectra = parameters
-    slope = -0.5 * multiplicity / spectra
-    with np.errstate(divide="ignore"):
-        constant = np.log(weights) - 0.5 * np.log(2 * np.pi * spectra) @ multiplicity
-    return np.ascontiguousarray(slope.T), constant
-
-
-def log_joint(parameters, P, multiplicity):
-    """Log weight plus log density of each image under each component, (N, K), nats."""
-    slope, constant = coefficients(parameters, multiplicity)
-    return P @ slope + constant
-
-
-def e_step(slope, constant, P, weight, assign=None, beta=1.0):
-    """Statistics of a chunk of powers P (n, F) with row weights (n,).
-
-    Its posteriors are raised to `beta` and normalised again; `assign` changes them.
-    """
-    resp = P @ slope
-    evidence = np.empty(len(P))
-    posterior.normalise(resp, constant, evidence, beta)
-    if assign is not None:
-        assign(resp)
-    resp *= weight[:, None]
-    return Statistics(resp.sum(axis=0), resp.T @ P, weight @ evidence, weight.sum())
-
-
-def blend(average, batch, eta):
-    """Move statistics of unit weight by a step `eta` towards those of a batch."""
-    return Statistics(*((1 - eta) * a + eta * b / batch.weight for a, b in zip(average, batch, strict=True)))
-
-
-def m_step(statistics, variance_floor):
-    """Parameters of the largest expected log joint among those with no variance below the floor.
-
-    Each frequency's objective rises up to the weighted mean power and falls after it, so the
-    constrained maximum is the larger of that mean and the floor, and EM still climbs.
-    """
-    mass, power, _, weight = statistics
-    spectra = np.divide(power, mass[:, None], out=np.zeros_like(power), where=mass[:, None] > 0)
-    return Parameters(mass / weight, np.maximum(spectra, variance_floor))
-
-
-def revive(parameters, variance_floor):
-    """Re-initialise each empty component by splitting the heaviest one into two of unlike contrast.
-
-    Returns the parameters and the indices of the components that were empty.
-    """
-    empty = np.flatnonzero(parameters.weights <= EMPTY)
-    if not len(empty):
-        return parameters, empty
-    weights, spectra = parameters.weights.copy(), parameters.spectra.copy()
-    for k in empty:
-        heaviest = posterior.falling(weights)[0]
-        weights[[k, heaviest]] = weights[heaviest] / 2
-        spectra[k] = 1.25 * spectra[heaviest]
-        spectra[heaviest] *= 0.8
-    return Parameters(weights / weights.sum(), np.maximum(spectra, variance_floor)), empty
-
-
-def random_start(P, multiplicity, n_components, weight, variance_floor, rng):
-    """Start each component halfway between one image's powers and their mean, at that image's contrast."""
-    chosen = rng.choice(np.flatnonzero(weight), n_components, replace=False)
-    own = P[chosen]
-    mean = weight @ P / weight.sum()
-    contrast = own @ multiplicity / (mean @ multiplicity)
-    spectra = 0.5 * (own + mean * contrast[:, None])
-    return Parameters(np.full(n_components, 1 / n_components), np.maximum(spectra, variance_floor))
-
-
-def given(mapping, n_components, layout, name):
-    """Check and fold the weights and half-plane spectra of a caller or a file."""
-    height, width = layout.shape
-    expected = {"weights": (n_components,), "spectra": (n_components, height, width // 2 + 1)}
-    arrays = {}
-    for key, shape in expected.items():
-        if key not in mapping:
-            raise ValueError(f'{name} must hold "weights" and "spectra"; got {sorted(mapping)}.')
-        arrays[key] = _checks.parameter(mapping[key], f"{name}[{key!r}]", shape)
-    weights = arrays["weights"]
-    # Contiguous, as EM's own are: BLAS sums in another order otherwise.
-    spectra = np.ascontiguousarray(arrays["spectra"].reshape(n_components, -1)[:, layout.bins])
-    if not (weights >= 0).all() or abs(weights.sum() - 1) > 1e-6:
-        raise ValueError(
-            f"{name}['weights'] must be >= 0 and sum to 1; "
-            f"got {weights.min():g} at the least and the sum {weights.sum():g}."
-        )
-    if not ((spectra > 0) & (spectra < np.inf)).all():
-        raise ValueError(
-            f"{name}['spectra'] must be positive and finite; got {spectra.min():g} to {spectra.max():g}."
-        )
-    return Parameters(weights, spectra)
-
-
-def _all_powers(X, layout, workers):
-    """Powers (N, F) of all images."""
-    return workers.fill(lambda rows: powers(X[rows], layout), np.empty((len(X), len(layout.bins))))
-
-
-def _expected(parameters):
-    """Statistics of unit weight whose M-step gives back the parameters."""
-    weights, spectra = parameters
-    return Statistics(weights, weights[:, None] * spectra, 0.0, 1.0)
+from gmmlib.stationary import steps
 
 
 class ConvolutionalGMM(Additive, Online, OfImages, Mixture):
@@ -173,11 +42,11 @@ class ConvolutionalGMM(Additive, Online, OfImages, Mixture):
     init : "random_from_data" or mapping
         Where EM starts: from randomly chosen images, or from ``{"weights": (K,), "spectra":
         (K, H, W//2 + 1)}``.
-    mechanism : {"deterministic", "stochastic", "hard", "annealed"} or mapping
+    algorithm : {"em", "sem", "cem", "annealed"} or mapping
         What the M-step is given: all posteriors, one component drawn from each row's, the most probable
-        alone, or posteriors of a temperature that falls; see `gmmlib.em.algorithm.Mechanism`.
+        alone, or posteriors of a temperature that falls; see `gmmlib.em.algorithm.Algorithm`.
     random_state : int, Generator, RandomState or None
-        Randomness of the start and of the stochastic mechanism.
+        Randomness of the start and of the stochastic algorithm.
     chunk_size : int
         Images that a thread takes at a time, in whole blocks; no digit depends on it.
     callback : callable, optional
@@ -226,7 +95,7 @@ class ConvolutionalGMM(Additive, Online, OfImages, Mixture):
         tol=0.0,
         variance_floor=1e-6,
         init="random_from_data",
-        mechanism="deterministic",
+        algorithm="em",
         random_state=None,
         chunk_size=2048,
         callback=None,
@@ -239,7 +108,7 @@ class ConvolutionalGMM(Additive, Online, OfImages, Mixture):
         self.tol = tol
         self.variance_floor = variance_floor
         self.init = init
-        self.mechanism = mechanism
+        self.algorithm = algorithm
         self.random_state = random_state
         self.chunk_size = chunk_size
         self.callback = callback
@@ -249,49 +118,49 @@ class ConvolutionalGMM(Additive, Online, OfImages, Mixture):
     def _fit(self, X, weight):
         layout = self._fold(X)
         file = Checkpoint(self, X, weight)  # before anybody draws from random_state
-        mechanism = Mechanism(self.mechanism, len(X), self.random_state)
+        algorithm = Algorithm(self.algorithm, len(X), self.random_state)
         with file, self._workers(layout) as workers:
-            saved = self._saved(file, weight, layout, mechanism)
-            P = _all_powers(X, layout, workers)
+            saved = self._saved(file, weight, layout, algorithm)
+            P = steps.all_powers(X, layout, workers)
             self._check_variance(P, weight, layout)
             start = self._start(P, weight, layout) if saved is None else saved
             self._run_em(
                 start,
-                lambda parameters: self._e_step(parameters, P, weight, layout, workers, mechanism),
+                lambda parameters: self._e_step(parameters, P, weight, layout, workers, algorithm),
                 self._m_step,
                 lambda parameters: self._set(layout, parameters),
                 file=file,
-                pack=Statistics._asdict,
-                mechanism=mechanism,
+                pack=steps.Statistics._asdict,
+                algorithm=algorithm,
             )
 
     def _take(self, X, weight, first):
         layout = self._fold(X) if first else self._layout
         with self._workers(layout) as workers:
-            P = _all_powers(X, layout, workers)
+            P = steps.all_powers(X, layout, workers)
             if first:
                 self._check_variance(P, weight, layout)
             before = self._start(P, weight, layout) if first else self._parameters
             batch = self._statistics(before, P, weight, layout, workers)
         if first or not self._goes_on(before):
             # A first batch counts in full, for the start came from it.
-            average, steps, trace = _expected(before), 0 if first else 1, np.empty(0)
+            average, n_steps, trace = steps.expected(before), 0 if first else 1, np.empty(0)
         else:
-            (_, average, steps), trace = self._online, self.log_likelihoods_
-        average = blend(average, batch, step_size(steps + 1))
+            (_, average, n_steps), trace = self._online, self.log_likelihoods_
+        average = steps.blend(average, batch, step_size(n_steps + 1))
         parameters = self._m_step(average)
-        if (average.mass <= EMPTY).any():  # what was revived is not in the average
-            average = _expected(parameters)
+        if (average.mass <= steps.EMPTY).any():  # what was revived is not in the average
+            average = steps.expected(parameters)
         self._set(layout, parameters)
-        self._online = parameters, average, steps + 1
+        self._online = parameters, average, n_steps + 1
         record(self, np.append(trace, batch.log_likelihood / batch.weight))
-        self.n_iter_ = steps + 1
+        self.n_iter_ = n_steps + 1
 
     def _statistics_of(self, X, sample_weight):
         X, layout = self._data(X), self._layout
         weight = _checks.sample_weight(sample_weight, len(X))
         with self._workers(layout) as workers:
-            P = _all_powers(X, layout, workers)
+            P = steps.all_powers(X, layout, workers)
             return self._statistics(self._parameters, P, weight, layout, workers)
 
     def _set_from(self, statistics):
@@ -321,7 +190,7 @@ class ConvolutionalGMM(Additive, Online, OfImages, Mixture):
     def _scoring(self, X, everything):
         """How `Mixture` scores images: one product of their powers per chunk."""
         X, layout = self._data(X), self._layout
-        slope, constant = coefficients(self._parameters, layout.multiplicity)
+        slope, constant = steps.coefficients(self._parameters, layout.multiplicity)
 
         def log_joint(rows):
             return powers(X[rows], layout) @ slope + constant
@@ -357,7 +226,7 @@ class ConvolutionalGMM(Additive, Online, OfImages, Mixture):
         model = _contents.model(cls, settings)
         shape = storage.image_shape(arrays["image_shape"], arrays, where)
         layout = fold(shape, zero_frequency=not model.zero_mean_patches)
-        model._set(layout, given(arrays, model.n_components, layout, where))
+        model._set(layout, steps.given(arrays, model.n_components, layout, where))
         _contents.whole_plane(arrays["spectra"], model.spectra_, f"{where}['spectra']")
         model.log_likelihoods_, model.converged_, model.n_iter_ = _contents.run(arrays, where, online=True)
         return model
@@ -370,7 +239,7 @@ class ConvolutionalGMM(Additive, Online, OfImages, Mixture):
 
     def _check_settings(self):
         _checks.settings(self)
-        Mechanism.checked(self.mechanism)
+        Algorithm.checked(self.algorithm)
 
     def _fold(self, X):
         layout = fold(X.shape[1:], zero_frequency=not self.zero_mean_patches)
@@ -400,7 +269,7 @@ class ConvolutionalGMM(Additive, Online, OfImages, Mixture):
     def _parameters(self):
         """The learned parameters, folded: what is set by hand counts from then on."""
         learned = {"weights": self.weights_, "spectra": self.spectra_}
-        return given(learned, len(self.weights_), self._layout, "the fitted model")
+        return steps.given(learned, len(self.weights_), self._layout, "the fitted model")
 
     def _goes_on(self, before):
         """Whether the moments of `partial_fit` belong to the parameters of now."""
@@ -435,43 +304,45 @@ class ConvolutionalGMM(Additive, Online, OfImages, Mixture):
                 "bound. Set variance_floor above 0 (in squared grey levels)."
             )
 
-    def _saved(self, file, weight, layout, mechanism):
+    def _saved(self, file, weight, layout, algorithm):
         """Where the checkpoint goes on from, or None."""
         shape = (self.n_components, len(layout.bins))
 
         def check(state):
             checkpoint.check_statistics(state, {"mass": shape[:1], "power": shape}, weight)
-            mechanism.restore(state.mechanism, len(state.log_likelihoods))
+            algorithm.restore(state.algorithm, len(state.log_likelihoods))
 
         state = file.read(check)
-        return None if state is None else Saved(Statistics(**state.statistics), state.log_likelihoods)
+        return None if state is None else Saved(steps.Statistics(**state.statistics), state.log_likelihoods)
 
     def _start(self, P, weight, layout):
         if isinstance(self.init, str) and self.init == "random_from_data":
             rng = _checks.generator(self.random_state)
-            return random_start(P, layout.multiplicity, self.n_components, weight, self.variance_floor, rng)
+            return steps.random_start(
+                P, layout.multiplicity, self.n_components, weight, self.variance_floor, rng
+            )
         if hasattr(self.init, "keys"):
-            return given(self.init, self.n_components, layout, "init")
+            return steps.given(self.init, self.n_components, layout, "init")
         raise ValueError(
             f'init must be "random_from_data" or a mapping with "weights" and "spectra"; got {self.init!r}.'
         )
 
-    def _statistics(self, parameters, P, weight, layout, workers, mechanism=None):
-        slope, constant = coefficients(parameters, layout.multiplicity)
-        beta = 1.0 if mechanism is None else mechanism.beta
+    def _statistics(self, parameters, P, weight, layout, workers, algorithm=None):
+        slope, constant = steps.coefficients(parameters, layout.multiplicity)
+        beta = 1.0 if algorithm is None else algorithm.beta
 
         def statistics(rows):
-            assign = None if mechanism is None else lambda resp: mechanism(resp, rows)
-            return e_step(slope, constant, P[rows], weight[rows], assign, beta)
+            assign = None if algorithm is None else lambda resp: algorithm(resp, rows)
+            return steps.e_step(slope, constant, P[rows], weight[rows], assign, beta)
 
         return workers.sum(statistics, len(P))
 
-    def _e_step(self, parameters, P, weight, layout, workers, mechanism):
-        total = self._statistics(parameters, P, weight, layout, workers, mechanism)
+    def _e_step(self, parameters, P, weight, layout, workers, algorithm):
+        total = self._statistics(parameters, P, weight, layout, workers, algorithm)
         return total, total.log_likelihood / total.weight
 
     def _m_step(self, statistics):
-        parameters, empty = revive(m_step(statistics, self.variance_floor), self.variance_floor)
+        parameters, empty = steps.revive(steps.m_step(statistics, self.variance_floor), self.variance_floor)
         if len(empty):
             _checks.warn(
                 f"Components {empty.tolist()} lost all their images; each was re-initialised by splitting "

@@ -42,8 +42,9 @@ from gmmlib.base import BayesRule, OfImages
 from gmmlib.em import interrupts
 from gmmlib.em.workers import Workers, block_size
 from gmmlib.spectrum import fold, powers
-from gmmlib.stationary import convolutional
-from gmmlib.stationary.convolutional import ConvolutionalGMM, Parameters, coefficients
+from gmmlib.stationary import steps
+from gmmlib.stationary.convolutional import ConvolutionalGMM
+from gmmlib.stationary.steps import Parameters, coefficients
 
 LOWEST = 1e-2  # of the common filter: no spectrum is above a hundred times the mean power
 
@@ -370,7 +371,7 @@ class DiscriminativeGMM(OfImages, ClassifierMixin, BayesRule, BaseEstimator):
         if classes.ndim != 1 or len(classes) < 2 or not (np.diff(classes) > 0).all():
             raise ValueError(f"{where}['classes'] must be two numbers or more, rising. Save the model again.")
         _checks.finite(classes, f"{where}['classes']")
-        parameters = convolutional.given(arrays, len(classes) * model.n_components, layout, where)
+        parameters = steps.given(arrays, len(classes) * model.n_components, layout, where)
         objectives = _contents.trace(arrays["objectives"], f"{where}['objectives']")
         if not len(objectives):
             raise ValueError(f"{where}['objectives'] must hold that of the start. Save the model again.")

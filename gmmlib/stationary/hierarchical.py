@@ -1,184 +1,18 @@
-r"""A mixture of mixtures over groups of images: the images of a group share a top component.
-
-The group is several views or patches of one thing.  Its top component t is drawn once; every image of
-the group then draws a lower component k, whose spectrum s_k all top components share:
-
-.. math:: p(x_1, \ldots, x_G) = \sum_t \pi_t \prod_{g=1}^G \sum_k A_{tk}\, N(x_g; s_k).
-
-The top component explains which lower components come together.  With one image a group there is
-nothing to come together: the sums change places, and what is left is the mixture of the weights
-:math:`\sum_t \pi_t A_{tk}`, whatever :math:`\pi` and A.
-
-EM is exact.  With :math:`u_{ngt} = \sum_k A_{tk} N(x_{ng}; s_k)` the E-step is
-
-- :math:`r_{nt} \propto \pi_t \prod_g u_{ngt}`, the posterior of the top component of a group;
-- :math:`q_{ngtk} = r_{nt} A_{tk} N(x_{ng}; s_k) / u_{ngt}`, that of both components of an image,
-
-and the M-step takes :math:`\pi` from the sums of r, A from those of q over images, and s from those of q
-over t.  No array of N G T K numbers is formed: what is needed of q are its sums over t and over n and g,
-and both are matrix products.
-"""
+"""The estimator of mixtures over groups of images; its steps are in `gmmlib.stationary.grouped`."""
 
 import math
-from typing import NamedTuple
 
 import numpy as np
 from scipy import fft
-from scipy.special import logsumexp
 from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils.validation import check_is_fitted
 
-from gmmlib import _checks, _contents, _kernels, posterior, storage
+from gmmlib import _checks, _contents, posterior, storage
 from gmmlib.base import Additive, LearnedByEM
 from gmmlib.em.workers import Workers, block_size
-from gmmlib.spectrum import fold, powers, unfold
-from gmmlib.stationary import convolutional
+from gmmlib.spectrum import fold, unfold
+from gmmlib.stationary import grouped
 from gmmlib.stationary.convolutional import ConvolutionalGMM
-
-UNDERFLOW = 600.0  # nats below which a product of densities over their largest may leave float64
-
-
-class Parameters(NamedTuple):
-    """T mixtures of the same K stationary Gaussians of mean zero with F distinct powers each."""
-
-    top_weights: np.ndarray  # (T,)    sum to 1
-    conditionals: np.ndarray  # (T, K)  weights of the lower components under each top one; rows sum to 1
-    spectra: np.ndarray  # (K, F)  variance at each frequency, squared grey levels
-
-
-class Statistics(NamedTuple):
-    """What an E-step leaves of its groups; the fields of two sets of groups add."""
-
-    top: np.ndarray  # (T,)    sum_n w[n] r[n, t]
-    pairs: np.ndarray  # (T, K)  sum_ng w[n] q[n, g, t, k]
-    power: np.ndarray  # (K, F)  sum_ngt w[n] q[n, g, t, k] P[n, g, f]
-    log_likelihood: float  # sum_n w[n] log p(group n), nats
-    weight: float  # sum_n w[n]
-
-
-class Posteriors(NamedTuple):
-    """What n groups of G images are taken for."""
-
-    evidence: np.ndarray  # (n,)       log-likelihood of the group, nats
-    top: np.ndarray  # (n, T)     r; rows sum to 1
-    lower: np.ndarray  # (n, G, K)  sum_t q; sums to 1 for each image
-    pairs: np.ndarray  # (T, K)     sum_ng w[n] q
-
-
-def log_densities(spectra, P, multiplicity):
-    """Log density of images of powers P (..., F) under each lower component, (..., K), nats."""
-    ones = np.ones(len(spectra))
-    flat = P.reshape(-1, P.shape[-1])  # one product, not one a group
-    joint = convolutional.log_joint(convolutional.Parameters(ones, spectra), flat, multiplicity)
-    return joint.reshape(*P.shape[:-1], -1)
-
-
-def posteriors(parameters, density, weight):
-    """Posteriors of n groups with weights (n,), from the log densities (n, G, K) of their images."""
-    top_weights, conditionals, _ = parameters
-    best = density.max(axis=2, keepdims=True)
-    scaled = np.exp(density - best).reshape(-1, density.shape[2])  # (n G, K)
-    mixed = (scaled @ conditionals.T).reshape(*density.shape[:2], -1)  # (n, G, T): u over the largest
-    with np.errstate(divide="ignore"):
-        joint = np.log(top_weights) + np.log(mixed).sum(axis=1)
-    # No factor of a joint above -UNDERFLOW has lost digits; a joint far below the best is not seen.
-    lost = np.flatnonzero(~(joint.max(axis=1) > -UNDERFLOW))
-    for n in lost:
-        joint[n] = _pairs(parameters, density[n] - best[n])[0]
-    evidence = np.empty(len(joint))
-    _kernels.normalise(joint, np.zeros(joint.shape[1]), evidence)
-    top, seen = joint, joint > 0
-    seen[lost] = False
-    share = np.divide(top[:, None], mixed, out=np.zeros_like(mixed), where=seen[:, None])
-    flat = share.reshape(len(scaled), -1)
-    lower = (scaled * (flat @ conditionals)).reshape(density.shape)
-    share *= weight[:, None, None]
-    pairs = conditionals * (flat.T @ scaled)
-    for n in lost:
-        both = top[n][None, :, None] * _pairs(parameters, density[n] - best[n])[1]
-        lower[n] = both.sum(axis=1)
-        pairs += weight[n] * both.sum(axis=0)
-    return Posteriors(evidence + best.sum(axis=(1, 2)), top, lower, pairs)
-
-
-def _pairs(parameters, density):
-    """Log joint (T,) of one group, and its images' posteriors of k given t, (G, T, K), at full length."""
-    with np.errstate(divide="ignore"):
-        each = density[:, None] + np.log(parameters.conditionals)
-        mixed = logsumexp(each, axis=2, keepdims=True)
-        return np.log(parameters.top_weights) + mixed.sum(axis=(0, 2)), np.exp(each - mixed)
-
-
-def e_step(parameters, density, P, weight):
-    """Statistics of n groups of log densities (n, G, K) and powers P (n, G, F), or None: no power then."""
-    evidence, top, lower, pairs = posteriors(parameters, density, weight)
-    if P is None:
-        power = np.zeros(())
-    else:
-        lower *= weight[:, None, None]
-        power = lower.reshape(-1, lower.shape[2]).T @ P.reshape(-1, P.shape[2])
-    return Statistics(weight @ top, pairs, power, weight @ evidence, weight.sum())
-
-
-def m_step(statistics, before, variance_floor):
-    """Parameters of the largest expected log joint among those with no variance below the floor.
-
-    Where nothing came to a component, the likelihood does not depend on what it is: it stays as before.
-    Without powers the spectra stay, too.
-    """
-    top, pairs, power, _, weight = statistics
-    mass, rows = pairs.sum(axis=0)[:, None], pairs.sum(axis=1, keepdims=True)
-    conditionals = np.divide(pairs, rows, out=before.conditionals.copy(), where=rows > 0)
-    spectra = before.spectra
-    if power.ndim:
-        spectra = np.divide(power, mass, out=spectra.copy(), where=mass > 0)
-        spectra = np.maximum(spectra, variance_floor)
-    return Parameters(top / weight, conditionals, spectra)
-
-
-def random_top(flat, density, rows, n_top, rng):
-    """Start each top component halfway between the lower components of one group and those of all.
-
-    Parameters
-    ----------
-    flat : gmmlib.stationary.convolutional.Parameters
-        A mixture of single images.
-    density : callable
-        Indices of groups (n,) to the log densities (n, G, K) of their images.
-    rows : ndarray of int
-        The groups to choose from.
-    n_top : int
-    rng : Generator
-    """
-    chosen = rng.choice(rows, n_top, replace=False)
-    with np.errstate(divide="ignore"):
-        joint = density(chosen) + np.log(flat.weights)
-    own = posterior.proba(joint.reshape(-1, joint.shape[2])).reshape(joint.shape).mean(axis=1)
-    conditionals = 0.5 * (own + flat.weights)
-    return Parameters(np.full(n_top, 1 / n_top), conditionals, flat.spectra)
-
-
-def given(mapping, n_top, n_components, layout, name):
-    """Check and fold the parameters of a caller or a file."""
-    if not {"top_weights", "conditionals", "spectra"} <= set(mapping):
-        raise ValueError(
-            f'{name} must hold "top_weights", "conditionals" and "spectra", or the "weights" and '
-            f'"spectra" of a mixture of single images; got {sorted(mapping)}.'
-        )
-    shapes = {"top_weights": (n_top,), "conditionals": (n_top, n_components)}
-    arrays = {}
-    for key, shape in shapes.items():
-        arrays[key] = values = _checks.parameter(mapping[key], f"{name}[{key!r}]", shape)
-        total = values.sum(axis=-1)
-        if not (values >= 0).all() or np.abs(total - 1).max() > 1e-6:
-            raise ValueError(
-                f"{name}[{key!r}] must be >= 0 and sum to 1 in every row; got {values.min():g} at the "
-                f"least and sums from {total.min():g} to {total.max():g}."
-            )
-    weights = arrays["top_weights"] @ arrays["conditionals"]
-    flat = {"weights": weights / weights.sum(), "spectra": mapping["spectra"]}
-    spectra = convolutional.given(flat, n_components, layout, name).spectra
-    return Parameters(arrays["top_weights"], arrays["conditionals"], spectra)
 
 
 class HierarchicalGMM(Additive, LearnedByEM, DensityMixin, BaseEstimator):
@@ -287,14 +121,15 @@ class HierarchicalGMM(Additive, LearnedByEM, DensityMixin, BaseEstimator):
         layout = lower._fold(X[0])
         with self._workers(X) as workers:
             P = workers.fill(
-                lambda rows: _powers(X[rows], layout), np.empty((*X.shape[:2], len(layout.bins)))
+                lambda rows: grouped.powers_of_groups(X[rows], layout),
+                np.empty((*X.shape[:2], len(layout.bins))),
             )
             views, view_weight = P.reshape(-1, P.shape[2]), np.repeat(weight, P.shape[1])
             lower._check_variance(views, view_weight, layout)
             self._run_em(
                 self._start(lower, P, views, weight, view_weight, layout),
                 self._e_step(P, weight, layout, workers),
-                lambda found: m_step(*found, self.variance_floor),
+                lambda found: grouped.m_step(*found, self.variance_floor),
                 lambda parameters: self._set(layout, parameters),
             )
 
@@ -304,15 +139,15 @@ class HierarchicalGMM(Additive, LearnedByEM, DensityMixin, BaseEstimator):
         parameters, layout = self._parameters, self._layout
 
         def of(rows):
-            P = _powers(X[rows], layout)
-            density = log_densities(parameters.spectra, P, layout.multiplicity)
-            return e_step(parameters, density, None if self.fixed_spectra else P, weight[rows])
+            P = grouped.powers_of_groups(X[rows], layout)
+            density = grouped.log_densities(parameters.spectra, P, layout.multiplicity)
+            return grouped.e_step(parameters, density, None if self.fixed_spectra else P, weight[rows])
 
         with self._workers(X) as workers:
             return workers.sum(of, len(X))
 
     def _set_from(self, statistics):
-        self._set(self._layout, m_step(statistics, self._parameters, self.variance_floor))
+        self._set(self._layout, grouped.m_step(statistics, self._parameters, self.variance_floor))
 
     def log_joint(self, X):
         """Log weight plus log density of each group under each top component, (N, T), nats.
@@ -401,7 +236,7 @@ class HierarchicalGMM(Additive, LearnedByEM, DensityMixin, BaseEstimator):
         model = _contents.model(cls, settings)
         shape = storage.image_shape(arrays["image_shape"], arrays, where)
         layout = fold(shape, zero_frequency=not model.zero_mean_patches)
-        model._set(layout, given(arrays, model.n_top, model.n_components, layout, where))
+        model._set(layout, grouped.given(arrays, model.n_top, model.n_components, layout, where))
         _contents.whole_plane(arrays["spectra"], model.spectra_, f"{where}['spectra']")
         model.log_likelihoods_, model.converged_, model.n_iter_ = _contents.run(arrays, where)
         return model
@@ -443,7 +278,7 @@ class HierarchicalGMM(Additive, LearnedByEM, DensityMixin, BaseEstimator):
 
     def _start(self, lower, P, views, weight, view_weight, layout):
         if hasattr(self.init, "keys") and "conditionals" in self.init:
-            return given(self.init, self.n_top, self.n_components, layout, "init")
+            return grouped.given(self.init, self.n_top, self.n_components, layout, "init")
         rng = _checks.generator(self.random_state)
         if not hasattr(self.init, "keys"):
             _checks.enough_rows(view_weight, self.n_components)
@@ -451,16 +286,16 @@ class HierarchicalGMM(Additive, LearnedByEM, DensityMixin, BaseEstimator):
         flat = lower._start(views, view_weight, layout)
 
         def density(groups):
-            return log_densities(flat.spectra, P[groups], layout.multiplicity)
+            return grouped.log_densities(flat.spectra, P[groups], layout.multiplicity)
 
-        return random_top(flat, density, np.flatnonzero(weight), self.n_top, rng)
+        return grouped.random_top(flat, density, np.flatnonzero(weight), self.n_top, rng)
 
     def _e_step(self, P, weight, layout, workers):
         """Parameters to (statistics, the parameters themselves) and the mean log-likelihood."""
         known = None
 
         def densities(parameters, rows):
-            return log_densities(parameters.spectra, P[rows], layout.multiplicity)
+            return grouped.log_densities(parameters.spectra, P[rows], layout.multiplicity)
 
         def run(parameters):
             nonlocal known
@@ -470,8 +305,8 @@ class HierarchicalGMM(Additive, LearnedByEM, DensityMixin, BaseEstimator):
 
             def statistics(rows):
                 if known is not None:
-                    return e_step(parameters, known[rows], None, weight[rows])
-                return e_step(parameters, densities(parameters, rows), P[rows], weight[rows])
+                    return grouped.e_step(parameters, known[rows], None, weight[rows])
+                return grouped.e_step(parameters, densities(parameters, rows), P[rows], weight[rows])
 
             total = workers.sum(statistics, len(P))
             return (total, parameters), total.log_likelihood / total.weight
@@ -488,7 +323,7 @@ class HierarchicalGMM(Additive, LearnedByEM, DensityMixin, BaseEstimator):
         names = ("top_weights", "conditionals", "spectra")
         learned = {name: getattr(self, f"{name}_") for name in names}
         sides = len(self.top_weights_), len(self.spectra_)
-        return given(learned, *sides, self._layout, "the fitted model")
+        return grouped.given(learned, *sides, self._layout, "the fitted model")
 
     def _set(self, layout, parameters):
         self.image_shape_ = layout.shape
@@ -498,15 +333,15 @@ class HierarchicalGMM(Additive, LearnedByEM, DensityMixin, BaseEstimator):
         self.spectra_ = unfold(parameters.spectra, layout)
 
     def _by_chunk(self, X, function, *shape):
-        """One row a group of what `function` makes of the posteriors."""
+        """One row a group of what `function` makes of the groups.posteriors."""
         X = self._data(X)
         layout, parameters = self._layout, self._parameters
 
         def evaluate(rows):
-            P = _powers(X[rows], layout)
-            density = log_densities(parameters.spectra, P, layout.multiplicity)
+            P = grouped.powers_of_groups(X[rows], layout)
+            density = grouped.log_densities(parameters.spectra, P, layout.multiplicity)
             _checks.log_joints(density.min(axis=1), rows.start)  # every image of the group needs a density
-            return function(posteriors(parameters, density, np.ones(len(P))))
+            return function(grouped.posteriors(parameters, density, np.ones(len(P))))
 
         with self._workers(X) as workers:
             return workers.fill(evaluate, np.empty((len(X), *shape)))
@@ -522,8 +357,3 @@ def _groups(X, shape=None):
         )
     _checks.images(X.reshape(X.shape[0] * X.shape[1], *X.shape[2:]), shape=shape)
     return X
-
-
-def _powers(X, layout):
-    """Distinct powers (n, G, F) of groups of images (n, G, H, W)."""
-    return powers(X.reshape(-1, *X.shape[2:]), layout).reshape(*X.shape[:2], -1)

@@ -28,7 +28,8 @@ from scipy.optimize import minimize
 from sklearn.utils.validation import check_is_fitted
 
 from gmmlib import _checks
-from gmmlib.stationary.convolutional import EMPTY, ConvolutionalGMM, Parameters
+from gmmlib.stationary.convolutional import ConvolutionalGMM
+from gmmlib.stationary.steps import EMPTY, Parameters
 
 PENALTIES = ("overlap", "band")
 L_BFGS_STEPS = 10  # in an M-step; more of them magnify rounding, and win little
@@ -174,8 +175,8 @@ class PenalisedGMM(ConvolutionalGMM):
         common = self.common_spectrum_
         return self.spectra_ != common
 
-    def _e_step(self, parameters, P, weight, layout, workers, mechanism):
-        total, log_likelihood = super()._e_step(parameters, P, weight, layout, workers, mechanism)
+    def _e_step(self, parameters, P, weight, layout, workers, algorithm):
+        total, log_likelihood = super()._e_step(parameters, P, weight, layout, workers, algorithm)
         cost = self.strength * self._penalty(np.log(parameters.spectra), layout.multiplicity)
         return (total, parameters, layout.multiplicity), log_likelihood - cost
 

@@ -42,12 +42,12 @@ TINY = 1e-150  # squares of what is above it do not vanish, and those of what is
 FRAME_ARRAYS = ("scale", "centre", "axes", "rest", "softness")
 
 
-def stretch(u, softness):
-    """Map positive numbers onto all real ones: the inverse of `relax`."""
+def softplus_inverse(u, softness):
+    """Map positive numbers onto all real ones: the inverse of `softplus`."""
     return u + softness * np.log(-np.expm1(-u / softness))
 
 
-def relax(y, softness):
+def softplus(y, softness):
     """Map real numbers onto positive ones: a softplus, ``softness * log(1 + exp(y / softness))``."""
     return softness * np.logaddexp(0.0, y / softness)
 
@@ -215,7 +215,7 @@ class PhaseBlindGMM(OfImages, Mixture):
         scale, centre, axes, rest, softness = self.frame_
         turned = np.hstack([lead, np.sqrt(rest) * rng.standard_normal((n_samples, len(rest)))])
         y = turned @ axes.T + centre
-        u = relax(y / (scale * np.sqrt(self._layout.multiplicity)), softness)
+        u = softplus(y / (scale * np.sqrt(self._layout.multiplicity)), softness)
         amplitudes = unfold(u * scale, self._layout)
         # White noise has uniform phases with the symmetry of a real image: only its amplitudes are replaced.
         noise = fft.rfft2(rng.standard_normal((n_samples, *self.image_shape_)), norm="ortho")
@@ -302,7 +302,7 @@ def _amplitudes(X, layout):
 def _spread(amplitudes, scale, multiplicity, softness):
     """Relative amplitudes u and y, (N, F) each."""
     u = np.maximum(amplitudes / scale, LEAST)
-    return u, np.sqrt(multiplicity) * scale * stretch(u, softness)
+    return u, np.sqrt(multiplicity) * scale * softplus_inverse(u, softness)
 
 
 def _turned(X, layout, own):

@@ -9,7 +9,7 @@ from scipy.stats import multivariate_normal
 from sklearn.exceptions import ConvergenceWarning
 
 from gmmlib import ConvolutionalGMM
-from gmmlib.stationary import transformed
+from gmmlib.stationary import templates
 from gmmlib.stationary.transformed import TransformedGMM
 from tests import oracles
 
@@ -88,7 +88,7 @@ WINDOWED = [(shape, None) for shape in SHAPES] + [((5, 4), 0), ((5, 4), 1), ((3,
 def test_shifted_is_a_roll_of_each_image():
     x = np.random.default_rng(0).standard_normal((4, 5, 6))
     shifts = np.array([[0, 0], [1, -2], [-7, 3], [4, 11]])
-    for image, moved, shift in zip(x, transformed.shifted(x, shifts), shifts, strict=True):
+    for image, moved, shift in zip(x, templates.shifted(x, shifts), shifts, strict=True):
         assert_array_equal(moved, np.roll(image, shift, axis=(0, 1)))
 
 
@@ -97,9 +97,9 @@ def test_register_undoes_a_shift(shape):
     rng = np.random.default_rng(1)
     reference = rng.standard_normal(shape)
     shifts = rng.integers(-9, 9, (12, 2))
-    x = 3.0 * transformed.shifted(np.repeat(reference[None], 12, axis=0), shifts) - 2.0
-    found, correlation = transformed.register(x, reference)
-    assert_allclose(transformed.shifted(x, found), np.repeat(3.0 * reference[None] - 2.0, 12, axis=0))
+    x = 3.0 * templates.shifted(np.repeat(reference[None], 12, axis=0), shifts) - 2.0
+    found, correlation = templates.register(x, reference)
+    assert_allclose(templates.shifted(x, found), np.repeat(3.0 * reference[None] - 2.0, 12, axis=0))
     assert_allclose(correlation, 1.0)
     assert (np.abs(found) <= np.array(shape) / 2).all()
 
@@ -107,11 +107,11 @@ def test_register_undoes_a_shift(shape):
 def test_register_gives_the_largest_of_the_enumerated_correlations():
     rng = np.random.default_rng(2)
     x, reference = rng.standard_normal((5, 4, 3)), rng.standard_normal((4, 3))
-    for image, correlation in zip(x, transformed.register(x, reference)[1], strict=True):
+    for image, correlation in zip(x, templates.register(x, reference)[1], strict=True):
         rolled = [np.roll(image, shift, axis=(0, 1)) for shift in all_shifts((4, 3))]
         expected = [np.corrcoef(r.ravel(), reference.ravel())[0, 1] for r in rolled]
         assert_allclose(correlation, max(expected))
-    assert_array_equal(transformed.register(np.ones((1, 4, 3)), reference)[1], 0.0)
+    assert_array_equal(templates.register(np.ones((1, 4, 3)), reference)[1], 0.0)
 
 
 # The density
@@ -140,7 +140,7 @@ def test_densities_equal_the_enumeration_of_all_shifts(shape, max_shift):
 def test_a_shift_of_the_image_changes_nothing_but_the_shift_found():
     x = pictures(30, (5, 6))
     model = fit(x)
-    moved = transformed.shifted(x, np.tile([[2, -1]], (30, 1)))
+    moved = templates.shifted(x, np.tile([[2, -1]], (30, 1)))
     assert_allclose(model.log_joint(moved), model.log_joint(x), rtol=1e-10)
     (label, shift), (same, later) = model.predict_shift(x), model.predict_shift(moved)
     assert_array_equal(label, same)
@@ -259,7 +259,7 @@ def test_planted_templates_are_found_up_to_their_places():
     x, truth = planted(WEIGHTS, means, np.full((3, 7, 6), 0.25)).sample(600, 2)
     models = [fit(x, noise="white", random_state=s, max_iter=30) for s in range(4)]
     model = max(models, key=lambda m: m.log_likelihoods_[-1])
-    correlation = np.array([transformed.register(model.means_, m)[1] for m in means])
+    correlation = np.array([templates.register(model.means_, m)[1] for m in means])
     match = correlation.argmax(axis=1)
     assert sorted(match) == [0, 1, 2]
     assert correlation.max(axis=1).min() > 0.98

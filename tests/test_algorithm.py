@@ -6,18 +6,18 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import chisquare
 
 from gmmlib import ConvolutionalGMM, FullGMM
-from gmmlib.em.algorithm import Mechanism
+from gmmlib.em.algorithm import Algorithm
 from tests import oracles
 
 POSTERIORS = np.array([0.5, 0.0, 0.2, 0.3, 0.0])
 
 
 def assigned(name, resp, random_state=0):
-    """Posteriors after one E-step of a mechanism."""
+    """Posteriors after one E-step of a algorithm."""
     resp = np.array(resp, dtype=np.float64)
-    mechanism = Mechanism(name, len(resp), random_state)
-    mechanism.begin()
-    mechanism(resp, slice(0, len(resp)))
+    algorithm = Algorithm(name, len(resp), random_state)
+    algorithm.begin()
+    algorithm(resp, slice(0, len(resp)))
     return resp
 
 
@@ -26,30 +26,30 @@ def images(n=120, shape=(3, 4), seed=0):
     return rng.standard_normal((n, *shape)) * np.where(np.arange(n) % 2, 0.3, 1.0)[:, None, None]
 
 
-def models(mechanism, **settings):
+def models(algorithm, **settings):
     """One of each family, with the data it takes."""
-    settings = {"max_iter": 5, "mechanism": mechanism, "random_state": 1} | settings
+    settings = {"max_iter": 5, "algorithm": algorithm, "random_state": 1} | settings
     yield ConvolutionalGMM(3, **settings), images()
     yield FullGMM(3, tol=0, reg_covar=1e-3, **settings), images().reshape(120, -1)
 
 
 def test_deterministic_leaves_the_posteriors_alone():
     resp = np.random.default_rng(0).dirichlet(np.ones(4), size=30)
-    assert_array_equal(assigned("deterministic", resp), resp)
+    assert_array_equal(assigned("em", resp), resp)
 
 
 def test_hard_takes_the_most_probable_and_the_first_of_equals():
     resp = [[0.2, 0.5, 0.3], [0.4, 0.4, 0.2], [0.0, 0.0, 1.0]]
-    assert_array_equal(assigned("hard", resp), [[0, 1, 0], [1, 0, 0], [0, 0, 1]])
+    assert_array_equal(assigned("cem", resp), [[0, 1, 0], [1, 0, 0], [0, 0, 1]])
 
 
 def test_hard_takes_the_first_of_what_is_equal_but_for_rounding():
     resp = np.array([[0.4, 0.4 + 1e-15, 0.2 - 1e-15], [0.4, 0.4 - 1e-15, 0.2], [0.4, 0.4 + 1e-6, 0.2]])
-    assert_array_equal(assigned("hard", resp), [[1, 0, 0], [1, 0, 0], [0, 1, 0]])
+    assert_array_equal(assigned("cem", resp), [[1, 0, 0], [1, 0, 0], [0, 1, 0]])
 
 
 def test_draws_follow_the_posteriors():
-    drawn = assigned("stochastic", np.tile(POSTERIORS, (40_000, 1)))
+    drawn = assigned("sem", np.tile(POSTERIORS, (40_000, 1)))
     assert_array_equal(np.unique(drawn), [0, 1])
     assert_array_equal(drawn.sum(axis=1), 1)
     counts = drawn.sum(axis=0)
@@ -63,9 +63,9 @@ def test_draws_follow_the_posteriors():
 @pytest.mark.parametrize("height", [0.0, 1 - 2**-53])
 def test_the_ends_of_the_scale_draw_possible_components(height):
     resp = np.array([[0.0, 0.3, 0.7 - 1e-16, 0.0], [0.0, 1.0, 0.0, 0.0]])
-    mechanism = Mechanism("stochastic", 2, 0)
-    mechanism.height = np.full(2, height)
-    mechanism(resp, slice(0, 2))
+    algorithm = Algorithm("sem", 2, 0)
+    algorithm.height = np.full(2, height)
+    algorithm(resp, slice(0, 2))
     assert resp[0].argmax() == (1 if height == 0 else 2)
     assert resp[1].argmax() == 1
 
@@ -73,25 +73,25 @@ def test_the_ends_of_the_scale_draw_possible_components(height):
 def test_rows_draw_alike_in_chunks_of_any_size():
     resp = np.random.default_rng(0).dirichlet(np.ones(4), size=50)
     parts = resp.copy()
-    mechanism = Mechanism("stochastic", 50, 7)
-    mechanism.begin()
+    algorithm = Algorithm("sem", 50, 7)
+    algorithm.begin()
     for rows in (slice(30, 50), slice(0, 13), slice(13, 30)):
-        mechanism(parts[rows], rows)
-    assert_array_equal(parts, assigned("stochastic", resp, 7))
+        algorithm(parts[rows], rows)
+    assert_array_equal(parts, assigned("sem", resp, 7))
 
 
 def test_each_iteration_draws_anew():
-    mechanism = Mechanism("stochastic", 100, 0)
-    mechanism.begin()
-    first = mechanism.height
-    mechanism.begin()
-    assert not (mechanism.height == first).any()
+    algorithm = Algorithm("sem", 100, 0)
+    algorithm.begin()
+    first = algorithm.height
+    algorithm.begin()
+    assert not (algorithm.height == first).any()
 
 
-@pytest.mark.parametrize("mechanism", ["stochastic", "hard"])
-def test_fits_repeat_themselves_and_differ_from_em(mechanism):
+@pytest.mark.parametrize("algorithm", ["sem", "cem"])
+def test_fits_repeat_themselves_and_differ_from_em(algorithm):
     for (model, x), (again, _), (plain, _) in zip(
-        models(mechanism), models(mechanism), models("deterministic"), strict=True
+        models(algorithm), models(algorithm), models("em"), strict=True
     ):
         traces = [m.fit(x).log_likelihoods_ for m in (model, again, plain)]
         assert_array_equal(traces[0], traces[1])
@@ -104,7 +104,7 @@ def test_another_seed_draws_otherwise_from_the_same_start():
     start["covariances"] = np.stack([np.eye(12) * scale for scale in (0.2, 0.6, 1.2)])
     x = images().reshape(120, -1)
     ends = [
-        FullGMM(3, init=start, mechanism="stochastic", max_iter=3, random_state=seed).fit(x).means_
+        FullGMM(3, init=start, algorithm="sem", max_iter=3, random_state=seed).fit(x).means_
         for seed in (0, 1)
     ]
     assert not np.allclose(*ends)
@@ -114,7 +114,7 @@ def test_a_hard_step_is_the_moments_of_the_labels():
     weights, means, covariances = oracles.gaussians(3, 4, apart=0.7)
     x = oracles.draw(200, weights, means, covariances)
     start = {"weights": weights, "means": means, "covariances": covariances}
-    model = FullGMM(3, init=start, mechanism="hard", max_iter=1, reg_covar=0.0).fit(x)
+    model = FullGMM(3, init=start, algorithm="cem", max_iter=1, reg_covar=0.0).fit(x)
     labels = oracles.gaussian_log_joint(x, weights, means, covariances).argmax(axis=1)
     for k in range(3):
         rows = x[labels == k]
@@ -130,14 +130,14 @@ def test_hard_em_climbs_the_likelihood_of_rows_and_labels():
     def record(model, iteration):
         climbed.append(model.log_joint(x).max(axis=1).mean())
 
-    ConvolutionalGMM(4, mechanism="hard", max_iter=15, random_state=0, callback=record).fit(x)
+    ConvolutionalGMM(4, algorithm="cem", max_iter=15, random_state=0, callback=record).fit(x)
     oracles.assert_never_falls(climbed)
     assert climbed[-1] > climbed[0] + 0.01
 
 
 def test_weights_of_rows_count_after_the_draw():
     x, weight = images(), np.random.default_rng(0).random(120)
-    model = ConvolutionalGMM(2, mechanism="hard", max_iter=1, random_state=0)
+    model = ConvolutionalGMM(2, algorithm="cem", max_iter=1, random_state=0)
     began = ConvolutionalGMM(2, random_state=0, callback=lambda model, iteration: True)
     began.fit(x, sample_weight=weight)
     model.fit(x, sample_weight=weight)
@@ -146,18 +146,16 @@ def test_weights_of_rows_count_after_the_draw():
 
 
 @pytest.mark.parametrize("value", ["Stochastic", None, 1])
-def test_a_mechanism_that_is_none_is_refused(value):
+def test_a_algorithm_that_is_none_is_refused(value):
     for model, x in models(value):
-        with pytest.raises(
-            ValueError, match='mechanism must be "deterministic", "stochastic", "hard" or "annealed"; got'
-        ):
+        with pytest.raises(ValueError, match='algorithm must be "em", "sem", "cem" or "annealed"; got'):
             model.fit(x)
 
 
-def test_files_keep_the_mechanism(tmp_path):
-    for model, x in models("hard"):
+def test_files_keep_the_algorithm(tmp_path):
+    for model, x in models("cem"):
         model.fit(x).save(tmp_path / "model.npz")
-        assert type(model).load(tmp_path / "model.npz").mechanism == "hard"
+        assert type(model).load(tmp_path / "model.npz").algorithm == "cem"
 
 
 # Deterministic annealing
@@ -191,7 +189,7 @@ def annealed_runs(**settings):
 def test_an_annealed_step_is_that_of_dense_posteriors_to_the_power(beta):
     setting = {"name": "annealed", "start": beta, "rate": 1.1}
     began = annealed_runs(callback=lambda model, iteration: True)
-    for (model, x), (start, _) in zip(annealed_runs(mechanism=setting, max_iter=1), began, strict=True):
+    for (model, x), (start, _) in zip(annealed_runs(algorithm=setting, max_iter=1), began, strict=True):
         start.fit(x)
         plain = start.predict_proba(x)
         resp = annealed_joint(start, x, beta)
@@ -219,7 +217,7 @@ def test_annealing_in_many_dimensions_drops_no_component():
         "covariances": np.stack([np.eye(90)] * 3),
     }
     setting = {"name": "annealed", "start": 0.01, "rate": 1.1}
-    model = FullGMM(3, init=start, mechanism=setting, max_iter=1, reg_covar=1e-2).fit(x)
+    model = FullGMM(3, init=start, algorithm=setting, max_iter=1, reg_covar=1e-2).fit(x)
     joint = oracles.gaussian_log_joint(x, *start.values())
     assert (np.ptp(joint, axis=1) > 40).any()
     resp = oracles.posteriors(0.01 * joint)
@@ -227,15 +225,15 @@ def test_annealing_in_many_dimensions_drops_no_component():
 
 
 def test_beta_rises_to_one_and_stays():
-    mechanism = Mechanism(SCHEDULE, 4, None)
+    algorithm = Algorithm(SCHEDULE, 4, None)
     betas, settled = [], []
     for _ in range(7):
-        mechanism.begin()
-        betas.append(mechanism.beta)
-        settled.append(mechanism.settled)
+        algorithm.begin()
+        betas.append(algorithm.beta)
+        settled.append(algorithm.settled)
     assert_allclose(betas, [0.2, 0.3, 0.45, 0.675, 1, 1, 1], rtol=1e-12)
     assert settled == [False] * 4 + [True] * 3
-    plain = Mechanism("annealed", 4, None)
+    plain = Algorithm("annealed", 4, None)
     plain.begin()
     assert plain.beta == 0.1
     plain.begin()
@@ -243,7 +241,7 @@ def test_beta_rises_to_one_and_stays():
 
 
 def test_once_beta_is_one_every_step_climbs():
-    for model, x in annealed_runs(mechanism=SCHEDULE, max_iter=30):
+    for model, x in annealed_runs(algorithm=SCHEDULE, max_iter=30):
         model.fit(x)
         # The ridge of FullGMM is not part of the likelihood, which it may lower in the eighth digit.
         assert np.diff(model.log_likelihoods_[4:]).min() > -1e-7
@@ -253,7 +251,7 @@ def test_once_beta_is_one_every_step_climbs():
 def test_a_start_at_one_is_em():
     setting = {"name": "annealed", "start": 1.0, "rate": 2.0}
     for (model, x), (plain, _) in zip(
-        annealed_runs(mechanism=setting, max_iter=4), annealed_runs(max_iter=4), strict=True
+        annealed_runs(algorithm=setting, max_iter=4), annealed_runs(max_iter=4), strict=True
     ):
         assert_array_equal(model.fit(x).log_likelihoods_, plain.fit(x).log_likelihoods_)
 
@@ -262,7 +260,7 @@ def test_at_a_fixed_beta_the_free_energy_climbs():
     """(1/beta) log sum_k exp(beta l_k) is what steps at one beta ascend (Ueda and Nakano 1998)."""
     beta = 0.3
     setting = {"name": "annealed", "start": beta, "rate": 1 + 1e-12}
-    for model, x in annealed_runs(mechanism=setting, max_iter=12):
+    for model, x in annealed_runs(algorithm=setting, max_iter=12):
         energies = []
         model.callback = lambda m, i, x=x, energies=energies: energies.append(
             np.log(np.exp(beta * (m.log_joint(x) + 50)).sum(axis=1)).mean() / beta
@@ -274,7 +272,7 @@ def test_at_a_fixed_beta_the_free_energy_climbs():
 
 
 def test_tolerance_waits_for_the_schedule():
-    for model, x in annealed_runs(mechanism=SCHEDULE, max_iter=50):
+    for model, x in annealed_runs(algorithm=SCHEDULE, max_iter=50):
         model.set_params(tol=1e9).fit(x)
         assert model.n_iter_ == 4  # E-steps 0 to 3 have beta below 1
         assert model.converged_
@@ -287,42 +285,42 @@ def test_annealing_forgets_a_bad_start():
         "spectra": np.stack([np.full((3, 3), 1e-4), np.full((3, 3), 9.0)]),
     }
     best = ConvolutionalGMM(2, random_state=0, max_iter=100).fit(x).score(x)
-    annealed = ConvolutionalGMM(2, init=start, mechanism=SCHEDULE, max_iter=100).fit(x)
+    annealed = ConvolutionalGMM(2, init=start, algorithm=SCHEDULE, max_iter=100).fit(x)
     assert annealed.score(x) > best - 0.01
 
 
 def test_files_keep_the_schedule(tmp_path):
     for model, x in models(SCHEDULE):
         model.fit(x).save(tmp_path / "model.npz")
-        assert type(model).load(tmp_path / "model.npz").mechanism == SCHEDULE
+        assert type(model).load(tmp_path / "model.npz").algorithm == SCHEDULE
 
 
 @pytest.mark.parametrize(
     ("setting", "text"),
     [
         (
-            {"name": "hard", "start": 0.1, "rate": 2.0},
-            'mechanism must be a name, or a mapping {"name": "annealed", "start": ..., "rate": ...}; '
-            "got {'name': 'hard', 'start': 0.1, 'rate': 2.0}.",
+            {"name": "cem", "start": 0.1, "rate": 2.0},
+            'algorithm must be a name, or a mapping {"name": "annealed", "start": ..., "rate": ...}; '
+            "got {'name': 'cem', 'start': 0.1, 'rate': 2.0}.",
         ),
         (
             {"name": "annealed"},
-            'mechanism must be a name, or a mapping {"name": "annealed", "start": ..., "rate": ...}; '
+            'algorithm must be a name, or a mapping {"name": "annealed", "start": ..., "rate": ...}; '
             "got {'name': 'annealed'}.",
         ),
         (
             {"name": "annealed", "start": 0.0, "rate": 2.0},
-            "mechanism must start above 0 and at most at 1, and rise at a rate above 1; "
+            "algorithm must start above 0 and at most at 1, and rise at a rate above 1; "
             "got a start of 0 and a rate of 2.",
         ),
         (
             {"name": "annealed", "start": 0.5, "rate": 1.0},
-            "mechanism must start above 0 and at most at 1, and rise at a rate above 1; "
+            "algorithm must start above 0 and at most at 1, and rise at a rate above 1; "
             "got a start of 0.5 and a rate of 1.",
         ),
         (
             {"name": "annealed", "start": "low", "rate": 2.0},
-            "mechanism['start'] must be a finite number >= 0; got 'low'.",
+            "algorithm['start'] must be a finite number >= 0; got 'low'.",
         ),
     ],
 )
