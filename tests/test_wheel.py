@@ -108,11 +108,13 @@ def test_what_is_not_needed_is_not_imported_though_it_is_there(statement):
 def test_an_estimator_is_imported_nearly_as_fast_as_that_of_scikit_learn(bare, tmp_path):
     ours, theirs = "from gmmlib import FullGMM", "from sklearn.mixture import GaussianMixture"
     seconds = {ours: [], theirs: []}
-    for _ in range(5):  # in turn; the best of each, in seconds of the processor, is what a free machine takes
+    # In turn, and the best of each in seconds of the processor; on a busy machine it takes more runs to find.
+    for count in range(1, 16):
         for program, taken in seconds.items():
             with subprocess.Popen([bare, "-c", program], cwd=tmp_path) as process:
-                _, status, used = os.wait4(process.pid, 0)
-                process.returncode = status
-            assert status == 0
+                _, process.returncode, used = os.wait4(process.pid, 0)
+            assert process.returncode == 0
             taken.append(used.ru_utime + used.ru_stime)
-    assert min(seconds[ours]) <= 1.2 * min(seconds[theirs])
+        if count >= 3 and min(seconds[ours]) <= 1.2 * min(seconds[theirs]):
+            return
+    pytest.fail(f"seconds to import: {seconds}")
