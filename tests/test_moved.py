@@ -32,6 +32,10 @@ glue("second", x)
 ```
 
 ## Another part
+
+```{code-cell} ipython3
+x = 1
+```
 """
 CODE = ("x = 1", 'x = 1\nglue("first", x)\nglue("second", x)')
 
@@ -49,6 +53,7 @@ def stored():
         nbformat.v4.new_markdown_cell("```python\n# no heading\n```\n\n### A smaller part"),
         nbformat.v4.new_code_cell(CODE[1], outputs=[glued("first", "1.5"), glued("second", "'2,000'")]),
         nbformat.v4.new_markdown_cell("## Another part"),
+        nbformat.v4.new_code_cell(CODE[0]),
     ]
     return nbformat.v4.new_notebook(cells=cells)
 
@@ -64,6 +69,13 @@ def test_a_number_is_shown_with_heading_line_and_relative_difference(stored, tmp
         "chapter   heading         line  stored  now    relative difference\n"
         "01_model  A smaller part  24    2,000   2,001  5.0e-04"
     )
+
+
+def test_equal_cells_have_lines_and_headings_of_their_own(stored, tmp_path):
+    source = tmp_path / "01_model.md"
+    source.write_text(SOURCE)
+    places = [moved.place(stored, stored.cells[number], source) for number in (1, 5)]
+    assert places == [("01_model", "A part", "10"), ("01_model", "Another part", "30")]
 
 
 def test_what_is_not_in_the_source_has_no_line(stored, tmp_path):

@@ -118,7 +118,6 @@ def png(pixels):
 def test_front_matter_tells_notebooks_from_pages(tmp_path):
     book = make_project(tmp_path, chapter=CHAPTER, page="# Page\n\n---\n", titled="---\ntitle: x\n---\n").book
     assert [path.name for path in notebooks.chapters(book)] == ["chapter.md"]
-    assert [path.name for path in notebooks.pages(book)] == ["page.md", "titled.md"]
 
 
 def test_two_runs_store_the_same_bytes(executed):

@@ -73,11 +73,6 @@ def chosen(book, names):
     return [path for path in accepted if not names or accepted[path] & set(names)]
 
 
-def pages(book):
-    """The sources that are plain pages."""
-    return [path for path in sorted(book.glob("*.md")) if not is_notebook(path)]
-
-
 def convert(path):
     """The notebook written in a MyST source; nothing in it is executed."""
     return normalise(jupytext.read(path, fmt="md:myst"))

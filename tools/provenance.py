@@ -16,6 +16,7 @@ from pathlib import PurePosixPath
 
 from tools import notebooks
 
+LIBRARY = ("*.py", "*.mplstyle", "*.sha256")  # the files of gmmlib that can change a result
 DATASETS = ("mnist", "bsds")
 PACKAGES = ("numpy", "scipy", "numba", "matplotlib", "scikit-learn", "scikit-image", "pillow", "mlxtend")
 
@@ -43,7 +44,7 @@ def key(project, source, scale):
     return {
         "scale": scale,
         "source": source_digest(notebooks.convert(source)),
-        "library": library_files(project.library),
+        "library": file_digests(project.library, *LIBRARY),
         "lock": hashlib.sha256(project.lock.read_bytes()).hexdigest(),
         "parameters": parameters(scale),
         "data": data_digests(scale),
@@ -55,11 +56,11 @@ def source_digest(nb):
     return hashlib.sha256(json.dumps(notebooks.program(nb)).encode()).hexdigest()
 
 
-def library_files(folder):
-    """SHA-256 of each file of the library that can change a result, by its path in the folder."""
-    files = [path for pattern in ("*.py", "*.mplstyle", "*.sha256") for path in folder.rglob(pattern)]
+def file_digests(folder, *patterns):
+    """SHA-256 of each file whose name fits a pattern, by its path in the folder."""
+    paths = [path for pattern in patterns for path in folder.rglob(pattern) if path.is_file()]
     return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in paths
     }
 
 
@@ -69,7 +70,7 @@ def library_digest(files, modules=None):
     Parameters
     ----------
     files : dict of str
-        What `library_files` found.
+        Digests by path, as `file_digests` gives them.
     modules : collection of str, optional
         Paths of the modules that a run imported. One that is gone changes the digest.
     """

@@ -6,7 +6,6 @@ the number of threads, the rows handled at a time, whether compiled code comes f
 at all.  What this machine cannot try is left out, and said.
 """
 
-import hashlib
 import os
 import platform
 import subprocess
@@ -182,7 +181,7 @@ def same_pages(project):
         for name in ("first_run", "again"):
             folder = project.build("reproducible") / name
             page = site.render(project, recorded(project, folder), f"reproducible/{name}_pages", "sample")
-            contents.append(files(page.parent))
+            contents.append(provenance.file_digests(page.parent, "*"))
     first, second = contents
     other = sorted(name for name in first.keys() | second.keys() if first.get(name) != second.get(name))
     print(f"{len(first)} files of pages, {len(other)} differ between two runs", *other)
@@ -198,12 +197,6 @@ def recorded(project, folder):
         provenance.record(nb, made_from, colophon.occasion(project.root, 0))
         notebooks.write(nb, target / f"{source.stem}.ipynb")
     return target
-
-
-def files(folder):
-    """Digest of every file, by its path in the folder."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
 
 
 def table(rows, count):
