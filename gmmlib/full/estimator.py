@@ -23,19 +23,10 @@ class FullGMM(missing.Incomplete, Additive, Online, Mixture):
     ----------
     n_components : int
         Components K.
-    max_iter : int
-        EM iterations at the most.
-    tol : float
-        Stop when an iteration changes the mean log-likelihood by less, in nats a sample; 0 never does.
     reg_covar : float
         Added to the diagonal of every covariance, in squared units of the data.
     zero_means : bool
         Hold all means at the origin.
-    init : {"kmeans", "random_from_data"}, array-like of int (N,), or mapping
-        Where EM starts: from the clusters of k-means; from random samples under the covariance of all,
-        moved apart where they coincide; from a component for each sample; or from
-        ``{"weights": (K,), "means": (K, D), "covariances" or "precisions": (K, D, D)}``, and then with an
-        E-step.
     min_weight : float, optional
         A component whose weight falls below it is removed during EM.
     allow_missing : bool
@@ -43,21 +34,13 @@ class FullGMM(missing.Incomplete, Additive, Online, Mixture):
         `impute` and `sample_given`.
     warm_start : bool
         Start `fit` from the parameters of the fit before.
-    algorithm : {"em", "sem", "cem", "annealed"} or mapping
-        What the M-step is given: all posteriors, one component drawn from each row's, the most probable
-        alone, or posteriors of a temperature that falls; see `gmmlib.em.algorithm.Algorithm`.
-    random_state : int, Generator, RandomState or None
-        Randomness of the start and of the stochastic algorithm.
-    chunk_size : int
-        Samples that a thread takes at a time, in whole blocks of 4096; no digit depends on it.
-    callback : callable, optional
-        ``callback(model, iteration)`` after the start and each iteration; a true result stops EM.
-    checkpoint : path-like, optional
-        File that keeps the state of a fit after each iteration, the posteriors above all.  If it is there,
-        `fit` goes on from it, to the same result bit for bit, or refuses it as that of another fit; at the
-        end `fit` removes it.
-    progress : bool
-        Show a progress bar.
+    init : {"kmeans", "random_from_data"}, array-like of int (N,), or mapping
+        Where EM starts: from the clusters of k-means; from random samples under the covariance of all,
+        moved apart where they coincide; from a component for each sample; or from
+        ``{"weights": (K,), "means": (K, D), "covariances" or "precisions": (K, D, D)}``, and then with an
+        E-step.
+    max_iter, tol, algorithm, random_state, callback, checkpoint, progress, chunk_size
+        As in `gmmlib.base.LearnedByEM`.
 
     Attributes
     ----------
@@ -67,17 +50,12 @@ class FullGMM(missing.Incomplete, Additive, Online, Mixture):
         With `reg_covar` on their diagonals.
     precisions_cholesky_ : ndarray, (K, D, D)
         Upper triangular U with ``U @ U.T`` the precision, as scikit-learn's; computed when asked for.
-    log_likelihoods_ : ndarray, (number of iterations + 1,)
-        Mean log-likelihood in nats a sample at the start and after each iteration; after `partial_fit`
-        that of each batch before its step.
     component_counts_ : ndarray of int, (number of iterations + 1,)
         Components at the start and after each iteration; it falls where `min_weight` removed some.
-    converged_ : bool
-        Whether `tol` stopped the run.
-    n_iter_ : int
-        Iterations run.
     n_features_in_ : int
         D.
+    log_likelihoods_, converged_, n_iter_
+        As in `gmmlib.base.LearnedByEM`.
 
     References
     ----------
@@ -89,36 +67,36 @@ class FullGMM(missing.Incomplete, Additive, Online, Mixture):
         self,
         n_components=1,
         *,
-        max_iter=100,
-        tol=1e-3,
         reg_covar=1e-6,
         zero_means=False,
-        init="kmeans",
         min_weight=None,
         allow_missing=False,
         warm_start=False,
+        max_iter=100,
+        tol=1e-3,
+        init="kmeans",
         algorithm="em",
         random_state=None,
-        chunk_size=4096,
         callback=None,
         checkpoint=None,
         progress=False,
+        chunk_size=4096,
     ):
         self.n_components = n_components
-        self.max_iter = max_iter
-        self.tol = tol
         self.reg_covar = reg_covar
         self.zero_means = zero_means
-        self.init = init
         self.min_weight = min_weight
         self.allow_missing = allow_missing
         self.warm_start = warm_start
+        self.max_iter = max_iter
+        self.tol = tol
+        self.init = init
         self.algorithm = algorithm
         self.random_state = random_state
-        self.chunk_size = chunk_size
         self.callback = callback
         self.checkpoint = checkpoint
         self.progress = progress
+        self.chunk_size = chunk_size
 
     def fit(self, X, y=None, sample_weight=None):
         try:

@@ -31,32 +31,14 @@ class ConvolutionalGMM(Additive, Online, OfImages, Mixture):
     zero_mean_patches : bool
         The images had their own mean removed: leave out the zero frequency and count
         H W - 1 dimensions.
-    max_iter : int
-        EM iterations at the most.
-    tol : float
-        Stop when an iteration changes the mean log-likelihood by less, in nats an image.
-        The default 0 runs all `max_iter` iterations.
     variance_floor : float
         No variance is let below it, in squared grey levels.  The default suits grey levels in
         [0, 1]: about the rounding noise of 8-bit pixels, 1 / (12 * 255^2) = 1.3e-6.
     init : "random_from_data" or mapping
         Where EM starts: from randomly chosen images, or from ``{"weights": (K,), "spectra":
         (K, H, W//2 + 1)}``.
-    algorithm : {"em", "sem", "cem", "annealed"} or mapping
-        What the M-step is given: all posteriors, one component drawn from each row's, the most probable
-        alone, or posteriors of a temperature that falls; see `gmmlib.em.algorithm.Algorithm`.
-    random_state : int, Generator, RandomState or None
-        Randomness of the start and of the stochastic algorithm.
-    chunk_size : int
-        Images that a thread takes at a time, in whole blocks; no digit depends on it.
-    callback : callable, optional
-        ``callback(model, iteration)`` after the start and each iteration, with the model usable as
-        it stands; a true result stops EM.
-    checkpoint : path-like, optional
-        File that keeps the state of a fit after each iteration.  If it is there, `fit` goes on from it, to
-        the same result bit for bit, or refuses it as that of another fit; at the end `fit` removes it.
-    progress : bool
-        Show a progress bar.
+    max_iter, tol, algorithm, random_state, callback, checkpoint, progress, chunk_size
+        As in `gmmlib.base.LearnedByEM`.
 
     Attributes
     ----------
@@ -67,17 +49,12 @@ class ConvolutionalGMM(Additive, Online, OfImages, Mixture):
         0 at a frequency that is left out.
     filters_ : ndarray, (K, H, W//2 + 1)
         Power spectra of the whitening filters, ``1 / spectra_``; 0 at a frequency that is left out.
-    log_likelihoods_ : ndarray, (number of iterations + 1,)
-        Mean log-likelihood in nats an image at the start and after each iteration; after `partial_fit`
-        that of each batch before its step.
-    converged_ : bool
-        Whether `tol` stopped the run.
-    n_iter_ : int
-        Iterations run.
     image_shape_ : (int, int)
         H and W.
     n_dimensions_ : int
         Dimensions the density counts: H W, or H W - 1 with `zero_mean_patches`.
+    log_likelihoods_, converged_, n_iter_
+        As in `gmmlib.base.LearnedByEM`.
 
     References
     ----------
@@ -91,29 +68,29 @@ class ConvolutionalGMM(Additive, Online, OfImages, Mixture):
         n_components,
         *,
         zero_mean_patches=False,
+        variance_floor=1e-6,
         max_iter=50,
         tol=0.0,
-        variance_floor=1e-6,
         init="random_from_data",
         algorithm="em",
         random_state=None,
-        chunk_size=2048,
         callback=None,
         checkpoint=None,
         progress=False,
+        chunk_size=2048,
     ):
         self.n_components = n_components
         self.zero_mean_patches = zero_mean_patches
+        self.variance_floor = variance_floor
         self.max_iter = max_iter
         self.tol = tol
-        self.variance_floor = variance_floor
         self.init = init
         self.algorithm = algorithm
         self.random_state = random_state
-        self.chunk_size = chunk_size
         self.callback = callback
         self.checkpoint = checkpoint
         self.progress = progress
+        self.chunk_size = chunk_size
 
     def _fit(self, X, weight):
         layout = self._fold(X)

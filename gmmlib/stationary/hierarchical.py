@@ -26,28 +26,17 @@ class HierarchicalGMM(Additive, LearnedByEM, DensityMixin, BaseEstimator):
         Top components T.
     zero_mean_patches : bool
         The images had their own mean removed: leave out the zero frequency.
-    max_iter : int
-        EM iterations at the most.
-    tol : float
-        Stop when an iteration changes the mean log-likelihood by less, in nats a group; 0 never does.
     variance_floor : float
         No variance is let below it, in squared grey levels.
+    fixed_spectra : bool
+        Learn the top layer alone and leave the spectra of the start as they are: training from the
+        bottom up.
     init : "random_from_data" or mapping
         Where EM starts: from randomly chosen images and groups; from a mixture of single images
         ``{"weights": (K,), "spectra": (K, H, W//2 + 1)}`` and randomly chosen groups; or from
         ``{"top_weights": (T,), "conditionals": (T, K), "spectra": (K, H, W//2 + 1)}``.
-    fixed_spectra : bool
-        Learn the top layer alone and leave the spectra of the start as they are: training from the
-        bottom up.
-    random_state : int, Generator, RandomState or None
-        Randomness of the start.
-    chunk_size : int
-        Images that a thread takes at a time, in whole blocks of groups; no digit depends on it.
-    callback : callable, optional
-        ``callback(model, iteration)`` after the start and each iteration, with the model usable as it
-        stands; a true result stops EM.
-    progress : bool
-        Show a progress bar.
+    max_iter, tol, random_state, callback, progress, chunk_size
+        As in `gmmlib.base.LearnedByEM`.
 
     Attributes
     ----------
@@ -58,15 +47,12 @@ class HierarchicalGMM(Additive, LearnedByEM, DensityMixin, BaseEstimator):
         As those of `ConvolutionalGMM`.
     weights_ : ndarray, (K,)
         Weights of the lower components for a single image, ``top_weights_ @ conditionals_``.
-    log_likelihoods_ : ndarray, (number of iterations + 1,)
-        Mean log-likelihood in nats a group at the start and after each iteration.
-    converged_ : bool
-        Whether `tol` stopped the run.
-    n_iter_ : int
     image_shape_ : (int, int)
         H and W.
     n_dimensions_ : int
         Dimensions that the density counts for each image, as in `ConvolutionalGMM`.
+    log_likelihoods_, converged_, n_iter_
+        As in `gmmlib.base.LearnedByEM`.
 
     References
     ----------
@@ -79,28 +65,28 @@ class HierarchicalGMM(Additive, LearnedByEM, DensityMixin, BaseEstimator):
         n_top,
         *,
         zero_mean_patches=False,
+        variance_floor=1e-6,
+        fixed_spectra=False,
         max_iter=50,
         tol=0.0,
-        variance_floor=1e-6,
         init="random_from_data",
-        fixed_spectra=False,
         random_state=None,
-        chunk_size=2048,
         callback=None,
         progress=False,
+        chunk_size=2048,
     ):
         self.n_components = n_components
         self.n_top = n_top
         self.zero_mean_patches = zero_mean_patches
+        self.variance_floor = variance_floor
+        self.fixed_spectra = fixed_spectra
         self.max_iter = max_iter
         self.tol = tol
-        self.variance_floor = variance_floor
         self.init = init
-        self.fixed_spectra = fixed_spectra
         self.random_state = random_state
-        self.chunk_size = chunk_size
         self.callback = callback
         self.progress = progress
+        self.chunk_size = chunk_size
 
     def fit(self, X, y=None, sample_weight=None):
         self._check_settings()

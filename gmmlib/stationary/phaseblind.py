@@ -126,10 +126,9 @@ def coordinates(X, frame):
     Parameters
     ----------
     X : array-like, (N, H, W)
-    frame : Frame
-
-    Returns
-    -------
+    frame : Frame, optional
+        Coordinates of the amplitudes, such as `frame` learns from the images of all classes; by default
+        those of the images that are fitted, with all axes.
     lead : ndarray, (N, D)
         Leading coordinates, grey levels.
     common : ndarray, (N,)
@@ -156,9 +155,6 @@ class PhaseBlindGMM(OfImages, Mixture):
     ----------
     n_components : int
         Components K.
-    frame : Frame, optional
-        Coordinates of the amplitudes, such as `frame` learns from the images of all classes; by default
-        those of the images that are fitted, with all axes.
     reg_covar : float
         Ridge on the covariances of the leading coordinates, squared grey levels.
     max_iter, tol, init, random_state

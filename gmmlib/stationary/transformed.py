@@ -34,26 +34,13 @@ class TransformedGMM(Additive, OfImages, Mixture):
         the H W circular shifts is; 0 allows none.
     noise : {"stationary", "white"}
         Whether a component has a spectrum of its own or one variance at all frequencies.
-    max_iter : int
-        EM iterations at the most.
-    tol : float
-        Stop when an iteration changes the mean log-likelihood by less, in nats an image.
-        The default 0 runs all `max_iter` iterations.
     variance_floor : float
         No variance is let below it, in squared grey levels.
     init : "random_from_data" or mapping
         Where EM starts: from randomly chosen images, or from ``{"weights": (K,), "means": (K, H, W),
         "spectra": (K, H, W//2 + 1)}``.
-    random_state : int, Generator, RandomState or None
-        Randomness of the start.
-    callback : callable, optional
-        ``callback(model, iteration)`` after the start and each iteration, with the model usable as
-        it stands; a true result stops EM.
-    checkpoint : path-like, optional
-        File that keeps the state of a fit after each iteration.  If it is there, `fit` goes on from it, to
-        the same result bit for bit, or refuses it as that of another fit; at the end `fit` removes it.
-    progress : bool
-        Show a progress bar.
+    max_iter, tol, random_state, callback, checkpoint, progress
+        As in `gmmlib.base.LearnedByEM`.
 
     Attributes
     ----------
@@ -64,14 +51,10 @@ class TransformedGMM(Additive, OfImages, Mixture):
     spectra_ : ndarray, (K, H, W//2 + 1)
         Power spectra of the noise in the unitary half-plane convention of `gmmlib.spectrum`, squared
         grey levels.
-    log_likelihoods_ : ndarray, (number of iterations + 1,)
-        Mean log-likelihood in nats an image at the start and after each iteration.
-    converged_ : bool
-        Whether `tol` stopped the run.
-    n_iter_ : int
-        Iterations run.
     image_shape_ : (int, int)
         H and W.
+    log_likelihoods_, converged_, n_iter_
+        As in `gmmlib.base.LearnedByEM`.
 
     References
     ----------
@@ -86,9 +69,9 @@ class TransformedGMM(Additive, OfImages, Mixture):
         *,
         max_shift=None,
         noise="stationary",
+        variance_floor=1e-6,
         max_iter=30,
         tol=0.0,
-        variance_floor=1e-6,
         init="random_from_data",
         random_state=None,
         callback=None,
@@ -98,9 +81,9 @@ class TransformedGMM(Additive, OfImages, Mixture):
         self.n_components = n_components
         self.max_shift = max_shift
         self.noise = noise
+        self.variance_floor = variance_floor
         self.max_iter = max_iter
         self.tol = tol
-        self.variance_floor = variance_floor
         self.init = init
         self.random_state = random_state
         self.callback = callback
