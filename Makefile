@@ -94,14 +94,14 @@ audit: .venv/.complete ## look the lock up among known vulnerabilities; needs a 
 bench: .venv/.complete ## time each compiled kernel beside its numpy form
 	@$(BIN)/python -m tools.bench
 
-lock: .venv/.complete ## write requirements.lock anew from pyproject.toml
+lock: .venv/.complete ## write requirements.lock again from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --extra book --extra dev --universal --python-version 3.11 \
 		--fork-strategy fewest --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
 		--no-annotate --quiet $(LOCKFLAGS) -o requirements.lock
 
 env: .venv/.complete ## make .venv from requirements.lock
 
-# The stamp's last line names the folder that .venv was made for; in a copied or moved checkout it is made anew.
+# The stamp's last line names the folder that .venv was made for; in a copied or moved checkout it is made again.
 ifneq ($(shell tail -n 1 .venv/.complete 2>/dev/null),$(CURDIR))
 .PHONY: .venv/.complete
 endif

@@ -80,6 +80,12 @@ class OfImages:
         tags.input_tags.three_d_array = True
         return tags
 
+    def _data(self, X, reset=False):
+        if reset:
+            return _checks.images(X)
+        check_is_fitted(self)
+        return _checks.images(X, shape=self.image_shape_)
+
 
 class BayesRule(Stored):
     """Classifiers that score each row in each class: `log_joint` (N, C) in the order of `classes_`."""

@@ -264,7 +264,7 @@ def test_samples_of_a_slightly_wrong_model_fail(fitted, name, change):
 
 
 def matched(distance):
-    """Assign components to planted ones at the least total distance."""
+    """Assign components to planted ones at least total distance."""
     orders = itertools.permutations(range(len(distance)))
     return list(min(orders, key=lambda order: distance[np.arange(len(distance)), order].sum()))
 

@@ -165,7 +165,7 @@ def test_a_checkpoint_that_cannot_be_opened_is_not_to_be_removed(path, monkeypat
     monkeypatch.setattr(storage, "open", refuse, raising=False)
     with pytest.raises(ModelFileError, match="cannot be read .PermissionError: Permission denied") as caught:
         convolutional(checkpoint=path).fit(images())
-    assert "begin anew" not in str(caught.value)
+    assert "begin again" not in str(caught.value)
 
 
 # --- all that decides a fit ---------------------------------------------------------------------------

@@ -288,7 +288,7 @@ MESSAGES = [
     (
         {"priors": [0.5, 0.25, 0.5]},
         (X, Y),
-        "priors must be >= 0 and sum to 1; got 0.25 at the least and the sum 1.25. Divide them by their sum.",
+        "priors must be >= 0 and sum to 1; got 0.25 at least and the sum 1.25. Divide them by their sum.",
     ),
 ]
 

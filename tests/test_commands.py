@@ -143,7 +143,7 @@ def store_run(project):
 
 
 def environment(root):
-    """A .venv that is the one of these tests; were it made anew, only these links would go."""
+    """A .venv that is the one of these tests; were it made again, only these links would go."""
     (root / ".venv").mkdir()
     for part in ("bin", "lib"):
         (root / ".venv" / part).symlink_to(Path(sys.prefix) / part)

@@ -423,14 +423,14 @@ FIT_MESSAGES = [
     (
         {},
         FLAT,
-        "X must vary by more than variance_floor=1e-06; got images whose variance is 0 at the most at "
+        "X must vary by more than variance_floor=1e-06; got images whose variance is 0 at most at "
         "every frequency but zero. Are they constant, or in other units (variance_floor is in squared grey "
         "levels)?",
     ),
     (
         {"variance_floor": 1e3},
         FLAT,
-        "X must vary by more than variance_floor=1000; got images whose variance is 0 at the most at "
+        "X must vary by more than variance_floor=1000; got images whose variance is 0 at most at "
         "every frequency but zero. Are they constant, or in other units (variance_floor is in squared grey "
         "levels)?",
     ),
@@ -460,17 +460,17 @@ FIT_MESSAGES = [
     (
         {"init": begin([0.5, 0.6])},
         NOISE,
-        "init['weights'] must be >= 0 and sum to 1; got 0.5 at the least and the sum 1.1.",
+        "init['weights'] must be >= 0 and sum to 1; got 0.5 at least and the sum 1.1.",
     ),
     (
         {"init": begin([-0.5, 1.5])},
         NOISE,
-        "init['weights'] must be >= 0 and sum to 1; got -0.5 at the least and the sum 1.",
+        "init['weights'] must be >= 0 and sum to 1; got -0.5 at least and the sum 1.",
     ),
     (
         {"init": begin([np.nan, 1.0])},
         NOISE,
-        "init['weights'] must be >= 0 and sum to 1; got nan at the least and the sum nan.",
+        "init['weights'] must be >= 0 and sum to 1; got nan at least and the sum nan.",
     ),
     (
         {"init": begin(spectra=np.stack([np.full((4, 3), 2.0), np.zeros((4, 3))]))},

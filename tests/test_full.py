@@ -855,12 +855,12 @@ FIT_MESSAGES = [
     (
         {"init": bad(weights=[0.5, 0.6])},
         NOISE,
-        "init['weights'] must be >= 0 and sum to 1; got 0.5 at the least and the sum 1.1.",
+        "init['weights'] must be >= 0 and sum to 1; got 0.5 at least and the sum 1.1.",
     ),
     (
         {"init": bad(weights=[-0.5, 1.5])},
         NOISE,
-        "init['weights'] must be >= 0 and sum to 1; got -0.5 at the least and the sum 1.",
+        "init['weights'] must be >= 0 and sum to 1; got -0.5 at least and the sum 1.",
     ),
     (
         {"init": bad(covariances=second(INDEFINITE))},

@@ -411,8 +411,7 @@ MESSAGES = [
     (
         {"init": {"top_weights": TOP, "conditionals": 2 * CONDITIONALS, "spectra": HALF}},
         groups(),
-        "init['conditionals'] must be >= 0 and sum to 1 in every row; got 0.2 at the least and "
-        "sums from 2 to 2.",
+        "init['conditionals'] must be >= 0 and sum to 1 in every row; got 0.2 at least and sums from 2 to 2.",
     ),
     (
         {"init": {"top_weights": TOP, "conditionals": CONDITIONALS, "spectra": HALF[:, :2]}},

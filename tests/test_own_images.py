@@ -737,7 +737,7 @@ def test_it_runs_on_a_folder_of_photographs(tmp_path):
     assert said[3] == r"skipped 'photographs/caf\udce9.png': 9 x 9 pixels; min_side=16"
     assert said[4].startswith("skipped 'photographs/cut.jpg': cannot be decoded: ")
     assert said[5] == "20,000 patches from 3 photographs"
-    assert 0.5 < float(said[6].removesuffix(" nats a dimension")) < 3
+    assert 0.5 < float(said[6].removesuffix(" nats per dimension")) < 3
     with Image.open(tmp_path / "components.png") as sheet:
         assert sheet.width > 500
 

@@ -265,7 +265,7 @@ UNUSABLE = [
     ({"weights": np.array([0.5, 0.5])}, "{path}['weights'] must have shape (3,); got (2,)."),
     (
         {"weights": np.array([0.5, 0.5, 0.5])},
-        "{path}['weights'] must be >= 0 and sum to 1; got 0.5 at the least and the sum 1.5.",
+        "{path}['weights'] must be >= 0 and sum to 1; got 0.5 at least and the sum 1.5.",
     ),
     ({"image_shape": np.array([4, 6])}, "{path}['spectra'] must have shape (3, 4, 4); got (3, 4, 3)."),
     (

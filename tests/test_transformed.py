@@ -325,7 +325,7 @@ MESSAGES = [
     ),
     (
         {"init": GIVEN | {"weights": [0.5, 0.7, -0.2]}},
-        "init['weights'] must be >= 0 and sum to 1; got -0.2 at the least and the sum 1.",
+        "init['weights'] must be >= 0 and sum to 1; got -0.2 at least and the sum 1.",
     ),
     ({"init": GIVEN | {"spectra": np.zeros((3, 5, 3))}}, "init['spectra'] must be positive; got 0."),
     (

@@ -303,7 +303,7 @@ def _checked_priors(priors, classes):
         )
     if not (priors >= 0).all() or abs(priors.sum() - 1) > 1e-6:
         raise ValueError(
-            f"priors must be >= 0 and sum to 1; got {priors.min():g} at the least and the sum "
+            f"priors must be >= 0 and sum to 1; got {priors.min():g} at least and the sum "
             f"{priors.sum():g}. Divide them by their sum."
         )
     return priors

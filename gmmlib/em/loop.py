@@ -17,7 +17,7 @@ ROUNDING = 1e-10  # of a log-likelihood: sums over millions of rows are better
 
 
 class Trace(NamedTuple):
-    """What EM did: `log_likelihoods[t]` is the mean, in nats a row, after t iterations."""
+    """What EM did: `log_likelihoods[t]` is the mean, in nats per row, after t iterations."""
 
     log_likelihoods: np.ndarray  # (n_iter + 1,); the first is the start's, the last the result's
     converged: bool
@@ -37,6 +37,16 @@ def record(model, log_likelihoods, converged=False):
     model.log_likelihoods_ = np.array(log_likelihoods)
     model.converged_ = bool(converged)
     model.n_iter_ = len(log_likelihoods) - 1
+
+
+def warn_of_empty(empty, rows, remedy=""):
+    """Say that components lost all their `rows`, and were re-initialised."""
+    if len(empty):
+        _checks.warn(
+            f"Components {empty.tolist()} lost all their {rows}; each was re-initialised by splitting the "
+            f"heaviest one. Fewer components may fit these data as well{remedy}.",
+            ConvergenceWarning,
+        )
 
 
 class Saved(NamedTuple):
@@ -70,11 +80,11 @@ def em(
     start : object or Saved
         Parameters to start from, or an earlier run to go on with.
     e_step : callable
-        Parameters to (statistics, mean log-likelihood in nats a row).
+        Parameters to (statistics, mean log-likelihood in nats per row).
     m_step : callable
         Statistics to parameters.
     max_iter : int
-        Iterations at the most.
+        Iterations at most.
     tol : float
         Stop when an iteration changes the mean log-likelihood by less; 0 never stops early, and nor does
         a algorithm that has not settled.

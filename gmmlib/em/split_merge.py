@@ -37,7 +37,7 @@ SEEN = 1e-3  # posterior below which a sample does not take part in them
 class Trace(NamedTuple):
     """What split-and-merge EM did: one entry for the start and one for each move that was tried."""
 
-    log_likelihoods: np.ndarray  # (n_moves + 1,) of the model kept, mean, nats a sample; never falls
+    log_likelihoods: np.ndarray  # (n_moves + 1,) of the model kept, mean, nats per sample; never falls
     passes: np.ndarray  # (n_moves + 1,)  passes over the data so far; those before the start not counted
     accepted: np.ndarray  # (n_moves,) of bool
 
@@ -55,7 +55,7 @@ def improve(model, X, sample_weight=None, *, n_moves=10, n_steps=5, random_state
         The data it was fitted to.
     sample_weight : array-like, (N,), optional
     n_moves : int
-        Moves to try at the most.  It stops before if no move promises a gain.
+        Moves to try at most.  It stops before if no move promises a gain.
     n_steps : int
         EM steps after each move.
     random_state : int, Generator, RandomState or None

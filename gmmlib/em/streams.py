@@ -26,7 +26,7 @@ def restore(stream, stored):
     except Exception as error:  # numpy raises nearly anything
         raise ValueError(
             f"a random stream stored with a fit must be one of {type(stream).__name__}; got one that cannot "
-            f"be put there ({type(error).__name__}). Start the fit anew."
+            f"be put there ({type(error).__name__}). Start the fit again."
         ) from error
 
 

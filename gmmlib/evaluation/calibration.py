@@ -69,7 +69,7 @@ def expected_calibration_error(posteriors, classes, n_bins=10):
 
 
 def cross_entropy(log_posteriors, classes):
-    """Mean of minus the log posterior of the true class, in nats a row; infinite if one was ruled out.
+    """Mean of minus the log posterior of the true class, in nats per row; infinite if one was ruled out.
 
     Takes log posteriors (N, C), as from ``predict_log_proba``, and the true class of each row (N,).
     """

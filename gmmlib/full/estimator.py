@@ -6,11 +6,11 @@ from sklearn.utils.validation import check_is_fitted
 from gmmlib import _checks, _contents
 from gmmlib.base import Additive, Mixture, Online, Scoring
 from gmmlib.em.checkpoint import Checkpoint
-from gmmlib.em.loop import Saved, record
+from gmmlib.em.loop import Saved, record, warn_of_empty
 from gmmlib.em.workers import Workers
 from gmmlib.full import inputs, missing, online, steps, whitening
 from gmmlib.full import start as starts
-from gmmlib.full.run import Run, warn_of_empty
+from gmmlib.full.run import REMEDY, Run
 
 
 class FullGMM(missing.Incomplete, Additive, Online, Mixture):
@@ -165,7 +165,7 @@ class FullGMM(missing.Incomplete, Additive, Online, Mixture):
             )
             if not weights.all():
                 empty = np.flatnonzero(weights == 0)
-                warn_of_empty(empty)
+                warn_of_empty(empty, "samples", REMEDY)
                 steps.revive(whiteners, weights, means, empty, self.zero_means)
             learned = before._replace(weights=weights, means=means, whiteners=whiteners)
             self._set(steps.columns(learned, self.reg_covar, workers))

@@ -1,15 +1,16 @@
 """One fit of full covariances: the samples in their axes, and the two steps on them."""
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
 
 from gmmlib import _checks, _kernels
 from gmmlib.em.algorithm import Algorithm
 from gmmlib.em.checkpoint import check_statistics
+from gmmlib.em.loop import warn_of_empty
 from gmmlib.em.workers import Workers
 from gmmlib.full import start, steps, triangular, whitening
 
 SMALL_COPY = 400_000  # numbers that may be copied at will
+REMEDY = "; min_weight removes such components"
 
 
 class Run:
@@ -171,7 +172,7 @@ class Run:
         )
         if not weights.all():
             empty = np.flatnonzero(weights == 0)
-            warn_of_empty(empty)
+            warn_of_empty(empty, "samples", REMEDY)
             steps.revive(whiteners, weights, means, empty, self.zero_means)
         return steps.Parameters(weights, means, whiteners, self.axes, self.constant)
 
@@ -189,12 +190,3 @@ class Run:
             self.second = None
             self.second = np.zeros(shape)
         return self.second
-
-
-def warn_of_empty(empty):
-    """Say that components lost their samples."""
-    _checks.warn(
-        f"Components {empty.tolist()} lost all their samples; each was re-initialised by splitting the "
-        "heaviest one. Fewer components may fit these data as well; min_weight removes such components.",
-        ConvergenceWarning,
-    )

@@ -105,7 +105,7 @@ def given(mapping, n_components, dimension, name):
     if weights.min() < 0 or abs(weights.sum() - 1) > 1e-6:
         raise ValueError(
             f"{name}['weights'] must be >= 0 and sum to 1; "
-            f"got {weights.min():g} at the least and the sum {weights.sum():g}."
+            f"got {weights.min():g} at least and the sum {weights.sum():g}."
         )
     for k, matrix in enumerate(arrays[form]):
         try:

@@ -103,7 +103,7 @@ def recover(averages, n_starts=5, max_iter=300, random_state=None):
     n_starts : int
         Random starts.
     max_iter : int
-        Steps of each at the most.
+        Steps of each at most.
     random_state : int, Generator, RandomState or None
 
     Returns

@@ -7,7 +7,6 @@ import math
 
 import numpy as np
 from scipy import fft
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from gmmlib import _checks, _contents, storage
@@ -15,7 +14,7 @@ from gmmlib.base import Additive, Mixture, OfImages, Online, Scoring, step_size
 from gmmlib.em import checkpoint
 from gmmlib.em.algorithm import Algorithm
 from gmmlib.em.checkpoint import Checkpoint
-from gmmlib.em.loop import Saved, record
+from gmmlib.em.loop import Saved, record, warn_of_empty
 from gmmlib.em.workers import Workers, block_size
 from gmmlib.spectrum import fold, multiplicity, powers, unfold
 from gmmlib.stationary import steps
@@ -93,13 +92,13 @@ class ConvolutionalGMM(Additive, Online, OfImages, Mixture):
         self.chunk_size = chunk_size
 
     def _fit(self, X, weight):
-        layout = self._fold(X)
+        layout = steps.layout_of(X.shape[1:], self.zero_mean_patches)
         file = Checkpoint(self, X, weight)  # before anybody draws from random_state
         algorithm = Algorithm(self.algorithm, len(X), self.random_state)
         with file, self._workers(layout) as workers:
             saved = self._saved(file, weight, layout, algorithm)
             P = steps.all_powers(X, layout, workers)
-            self._check_variance(P, weight, layout)
+            steps.check_variance(P, weight, layout, self.variance_floor)
             start = self._start(P, weight, layout) if saved is None else saved
             self._run_em(
                 start,
@@ -112,13 +111,13 @@ class ConvolutionalGMM(Additive, Online, OfImages, Mixture):
             )
 
     def _take(self, X, weight, first):
-        layout = self._fold(X) if first else self._layout
+        layout = steps.layout_of(X.shape[1:], self.zero_mean_patches) if first else self._layout
         with self._workers(layout) as workers:
             P = steps.all_powers(X, layout, workers)
             if first:
-                self._check_variance(P, weight, layout)
+                steps.check_variance(P, weight, layout, self.variance_floor)
             before = self._start(P, weight, layout) if first else self._parameters
-            batch = self._statistics(before, P, weight, layout, workers)
+            batch = steps.statistics(before, P, weight, layout, workers)
         if first or not self._goes_on(before):
             # A first batch counts in full, for the start came from it.
             average, n_steps, trace = steps.expected(before), 0 if first else 1, np.empty(0)
@@ -138,7 +137,7 @@ class ConvolutionalGMM(Additive, Online, OfImages, Mixture):
         weight = _checks.sample_weight(sample_weight, len(X))
         with self._workers(layout) as workers:
             P = steps.all_powers(X, layout, workers)
-            return self._statistics(self._parameters, P, weight, layout, workers)
+            return steps.statistics(self._parameters, P, weight, layout, workers)
 
     def _set_from(self, statistics):
         self._set(self._layout, self._m_step(statistics))
@@ -218,21 +217,9 @@ class ConvolutionalGMM(Additive, Online, OfImages, Mixture):
         _checks.settings(self)
         Algorithm.checked(self.algorithm)
 
-    def _fold(self, X):
-        layout = fold(X.shape[1:], zero_frequency=not self.zero_mean_patches)
-        if layout.dimension == 0:
-            raise ValueError("X must hold images of at least 2 pixels with zero_mean_patches; got 1 x 1.")
-        return layout
-
     def _workers(self, layout):
         chunk_size = _checks.positive_integer(self.chunk_size, "chunk_size")
         return Workers(chunk_size, block_size(math.prod(layout.shape)))
-
-    def _data(self, X, reset=False):
-        if reset:
-            return _checks.images(X)
-        check_is_fitted(self)
-        return _checks.images(X, shape=self.image_shape_)
 
     @property
     def _layout(self):
@@ -265,22 +252,6 @@ class ConvolutionalGMM(Additive, Online, OfImages, Mixture):
         self.weights_ = parameters.weights
         self.spectra_ = unfold(parameters.spectra, layout)
 
-    def _check_variance(self, P, weight, layout):
-        variance = weight @ P / weight.sum()
-        most = variance[layout.bins > 0].max(initial=0.0)
-        if most <= self.variance_floor and layout.dimension > 1:
-            raise ValueError(
-                f"X must vary by more than variance_floor={self.variance_floor:g}; got images whose variance "
-                f"is {most:.3g} at the most at every frequency but zero. Are they constant, or in other "
-                "units (variance_floor is in squared grey levels)?"
-            )
-        zero = int((variance == 0).sum())
-        if zero and self.variance_floor == 0:
-            raise ValueError(
-                f"X has zero variance at {zero} of {len(variance)} frequencies, so its likelihood has no "
-                "bound. Set variance_floor above 0 (in squared grey levels)."
-            )
-
     def _saved(self, file, weight, layout, algorithm):
         """Where the checkpoint goes on from, or None."""
         shape = (self.n_components, len(layout.bins))
@@ -293,44 +264,15 @@ class ConvolutionalGMM(Additive, Online, OfImages, Mixture):
         return None if state is None else Saved(steps.Statistics(**state.statistics), state.log_likelihoods)
 
     def _start(self, P, weight, layout):
-        if isinstance(self.init, str) and self.init == "random_from_data":
-            rng = _checks.generator(self.random_state)
-            return steps.random_start(
-                P, layout.multiplicity, self.n_components, weight, self.variance_floor, rng
-            )
-        if hasattr(self.init, "keys"):
-            return steps.given(self.init, self.n_components, layout, "init")
-        raise ValueError(
-            f'init must be "random_from_data" or a mapping with "weights" and "spectra"; got {self.init!r}.'
-        )
-
-    def _statistics(self, parameters, P, weight, layout, workers, algorithm=None):
-        slope, constant = steps.coefficients(parameters, layout.multiplicity)
-        beta = 1.0 if algorithm is None else algorithm.beta
-
-        def statistics(rows):
-            assign = None if algorithm is None else lambda resp: algorithm(resp, rows)
-            return steps.e_step(slope, constant, P[rows], weight[rows], assign, beta)
-
-        return workers.sum(statistics, len(P))
+        settings = self.init, self.n_components, self.variance_floor, self.random_state
+        return steps.start(P, weight, layout, *settings)
 
     def _e_step(self, parameters, P, weight, layout, workers, algorithm):
-        total = self._statistics(parameters, P, weight, layout, workers, algorithm)
+        total = steps.statistics(parameters, P, weight, layout, workers, algorithm)
         return total, total.log_likelihood / total.weight
 
     def _m_step(self, statistics):
         parameters, empty = steps.revive(steps.m_step(statistics, self.variance_floor), self.variance_floor)
-        if len(empty):
-            _checks.warn(
-                f"Components {empty.tolist()} lost all their images; each was re-initialised by splitting "
-                "the heaviest one. Fewer components may fit these data as well.",
-                ConvergenceWarning,
-            )
-        if not (parameters.spectra > 0).all():
-            worst = int((parameters.spectra <= 0).any(axis=1).argmax())
-            raise ValueError(
-                f"Component {worst} has collapsed: its variance is zero at a frequency, so its likelihood "
-                "has no bound. Set variance_floor above 0 (in squared grey levels), or ask for fewer "
-                "components."
-            )
+        warn_of_empty(empty, "images")
+        steps.check_positive(parameters)
         return parameters

@@ -41,7 +41,7 @@ from gmmlib import _checks, _contents, _kernels, storage
 from gmmlib.base import BayesRule, OfImages
 from gmmlib.em import interrupts
 from gmmlib.em.workers import Workers, block_size
-from gmmlib.spectrum import fold, powers
+from gmmlib.spectrum import fold, powers, unfold
 from gmmlib.stationary import steps
 from gmmlib.stationary.convolutional import ConvolutionalGMM
 from gmmlib.stationary.steps import Parameters, coefficients
@@ -128,7 +128,7 @@ def maximise(logits, filters, function, highest, max_iter, report=None):
     highest : ndarray, (F,)
         Upper bounds of the filters; `LOWEST` is the lower one.
     max_iter : int
-        Iterations at the most.
+        Iterations at most.
     report : callable, optional
         ``report(logits, filters, trace)`` at the start and after each iteration; a true result stops.
 
@@ -200,11 +200,11 @@ class DiscriminativeGMM(OfImages, ClassifierMixin, BayesRule, BaseEstimator):
     n_components : int
         Components K of each class.
     shrinkage : float
-        Strength alpha of the prior that keeps filters near the common one, nats an image.
+        Strength alpha of the prior that keeps filters near the common one, nats per image.
     temperature : float
         What the log-odds of EM are divided by before the climb.
     max_iter : int
-        L-BFGS iterations at the most.
+        L-BFGS iterations at most.
     em_iter : int
         EM iterations in each class before them.
     variance_floor : float
@@ -227,7 +227,7 @@ class DiscriminativeGMM(OfImages, ClassifierMixin, BayesRule, BaseEstimator):
     spectra_, filters_ : ndarray, (C, K, H, W//2 + 1)
         Power spectra of components, in squared grey levels, and of their whitening filters, one by them.
     objectives_ : ndarray, (number of iterations + 1,)
-        The objective J of this module, nats an image, at the start and after each iteration; it never
+        The objective J of this module, nats per image, at the start and after each iteration; it never
         falls.
     n_iter_ : int
         L-BFGS iterations run.
@@ -427,14 +427,16 @@ class DiscriminativeGMM(OfImages, ClassifierMixin, BayesRule, BaseEstimator):
                 chunk_size=self.chunk_size,
             ).fit(X[rows], sample_weight=weight[rows])
             weights.append(weight[rows].sum() / weight.sum() * mixture.weights_)
-            spectra.append(mixture._parameters.spectra)
+            layout = fold(X.shape[1:])
+            spectra.append(steps.given(mixture.learned(), self.n_components, layout, "mixture").spectra)
         return Parameters(np.concatenate(weights), np.concatenate(spectra))
 
     def _set(self, classes, layout, parameters, objectives):
         mixture = ConvolutionalGMM(
             len(parameters.weights), variance_floor=self.variance_floor, chunk_size=self.chunk_size
         )
-        mixture._set(layout, parameters)
+        mixture.weights_, mixture.spectra_ = parameters.weights, unfold(parameters.spectra, layout)
+        mixture.image_shape_, mixture.n_dimensions_ = layout.shape, layout.dimension
         self.classes_ = classes
         self.mixture_ = mixture
         self.objectives_ = np.array(objectives)

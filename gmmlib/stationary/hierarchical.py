@@ -11,8 +11,7 @@ from gmmlib import _checks, _contents, posterior, storage
 from gmmlib.base import Additive, LearnedByEM
 from gmmlib.em.workers import Workers, block_size
 from gmmlib.spectrum import fold, unfold
-from gmmlib.stationary import grouped
-from gmmlib.stationary.convolutional import ConvolutionalGMM
+from gmmlib.stationary import grouped, steps
 
 
 class HierarchicalGMM(Additive, LearnedByEM, DensityMixin, BaseEstimator):
@@ -103,17 +102,16 @@ class HierarchicalGMM(Additive, LearnedByEM, DensityMixin, BaseEstimator):
     fit.__doc__ = LearnedByEM.fit.__doc__
 
     def _fit(self, X, weight):
-        lower = self._lower()
-        layout = lower._fold(X[0])
+        layout = steps.layout_of(X.shape[2:], self.zero_mean_patches)
         with self._workers(X) as workers:
             P = workers.fill(
                 lambda rows: grouped.powers_of_groups(X[rows], layout),
                 np.empty((*X.shape[:2], len(layout.bins))),
             )
             views, view_weight = P.reshape(-1, P.shape[2]), np.repeat(weight, P.shape[1])
-            lower._check_variance(views, view_weight, layout)
+            steps.check_variance(views, view_weight, layout, self.variance_floor)
             self._run_em(
-                self._start(lower, P, views, weight, view_weight, layout),
+                self._start(P, views, weight, view_weight, layout),
                 self._e_step(P, weight, layout, workers),
                 lambda found: grouped.m_step(*found, self.variance_floor),
                 lambda parameters: self._set(layout, parameters),
@@ -252,24 +250,19 @@ class HierarchicalGMM(Additive, LearnedByEM, DensityMixin, BaseEstimator):
         check_is_fitted(self)
         return _groups(X, self.image_shape_)
 
-    def _lower(self):
-        """The mixture of single images that has the same settings."""
-        names = ("n_components", "zero_mean_patches", "max_iter", "tol", "variance_floor", "init")
-        return ConvolutionalGMM(**{name: getattr(self, name) for name in names})
-
     def _workers(self, X):
         chunk_size = _checks.positive_integer(self.chunk_size, "chunk_size")
         n_views = X.shape[1]
         return Workers(max(1, chunk_size // n_views), block_size(n_views * math.prod(X.shape[2:])))
 
-    def _start(self, lower, P, views, weight, view_weight, layout):
+    def _start(self, P, views, weight, view_weight, layout):
         if hasattr(self.init, "keys") and "conditionals" in self.init:
             return grouped.given(self.init, self.n_top, self.n_components, layout, "init")
         rng = _checks.generator(self.random_state)
         if not hasattr(self.init, "keys"):
             _checks.enough_rows(view_weight, self.n_components)
-            lower.random_state = rng
-        flat = lower._start(views, view_weight, layout)
+        settings = self.init, self.n_components, self.variance_floor, rng
+        flat = steps.start(views, view_weight, layout, *settings)
 
         def density(groups):
             return grouped.log_densities(flat.spectra, P[groups], layout.multiplicity)

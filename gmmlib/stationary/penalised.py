@@ -11,7 +11,7 @@ mass R and the mean powers of each component,
 ``"overlap"``
     The mean overlap of filters, Bhattacharyya's coefficient over all pairs (`metrics.spectral_overlap` of
     the filters): with :math:`v_{kf} = \sqrt{w(f) e^{-\theta_{kf}} / \sum_g w(g) e^{-\theta_{kg}}}`, unit
-    vectors, it is :math:`(|\sum_k v_k|^2 - K) / (K (K - 1))`.  `strength` is in nats an image for a whole
+    vectors, it is :math:`(|\sum_k v_k|^2 - K) / (K (K - 1))`.  `strength` is in nats per image for a whole
     unit of overlap.  There is no closed form: L-BFGS improves the M-step's objective from the better of
     the spectra before and those of plain EM, and that is all EM needs to climb.  All pairs count alike,
     however few images a component has; a strength above what its images gain by it empties a component.
@@ -71,7 +71,7 @@ def separate(starts, mass, power, multiplicity, strength, variance_floor):
 
 
 def common_spectrum(mass, power, price, variance_floor):
-    r"""The spectrum (F,) about which components (K, F) deviate at the least price.
+    r"""The spectrum (F,) about which components (K, F) deviate at least price.
 
     At each frequency the objective of the best deviations is concave in theta_0, with the slope
     :math:`\sum_k \mathrm{clip}(\tfrac12 (Q_k e^{-\theta_0} - R_k), -\text{price}, \text{price})`, which
@@ -112,7 +112,7 @@ class PenalisedGMM(ConvolutionalGMM):
     Attributes
     ----------
     log_likelihoods_ : ndarray, (number of iterations + 1,)
-        The objective, mean log-likelihood less penalty, in nats an image: it never falls, unless a
+        The objective, mean log-likelihood less penalty, in nats per image: it never falls, unless a
         component lost all its images and was re-initialised, which warns.  `score` has no penalty in it.
     common_spectrum_ : ndarray, (H, W//2 + 1)
         The spectrum from which components deviate, squared grey levels: their median.

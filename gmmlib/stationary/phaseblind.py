@@ -255,12 +255,6 @@ class PhaseBlindGMM(OfImages, Mixture):
     def _check_settings(self):
         self._unfitted_mixture()._check_settings()
 
-    def _data(self, X, reset=False):
-        if reset:
-            return _checks.images(X)
-        check_is_fitted(self)
-        return _checks.images(X, shape=self.image_shape_)
-
     def _unfitted_mixture(self):
         return FullGMM(
             self.n_components,
@@ -341,7 +335,7 @@ def _check_range(own, must, remedy):
     if not ((np.abs(numbers) < 1 / TINY).all() and (positive > TINY).all()):
         raise ValueError(
             f"{must} numbers below {1 / TINY:g}, and a scale, variances and a softness above {TINY:g}; got "
-            f"{numbers.min():g} to {numbers.max():g} and {positive.min():g} at the least of these. {remedy}"
+            f"{numbers.min():g} to {numbers.max():g} and {positive.min():g} at least of these. {remedy}"
         )
 
 

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from gmmlib import _checks, posterior
-from gmmlib.spectrum import powers
+from gmmlib.spectrum import fold, powers
 
 EMPTY = 1e-10  # share of the weight below which a component has no images left
 
@@ -120,7 +120,7 @@ def given(mapping, n_components, layout, name):
     if not (weights >= 0).all() or abs(weights.sum() - 1) > 1e-6:
         raise ValueError(
             f"{name}['weights'] must be >= 0 and sum to 1; "
-            f"got {weights.min():g} at the least and the sum {weights.sum():g}."
+            f"got {weights.min():g} at least and the sum {weights.sum():g}."
         )
     if not ((spectra > 0) & (spectra < np.inf)).all():
         raise ValueError(
@@ -138,3 +138,64 @@ def expected(parameters):
     """Statistics of unit weight whose M-step gives back the parameters."""
     weights, spectra = parameters
     return Statistics(weights, weights[:, None] * spectra, 0.0, 1.0)
+
+
+def statistics(parameters, P, weight, layout, workers, algorithm=None):
+    """`Statistics` of all powers P (N, F)."""
+    slope, constant = coefficients(parameters, layout.multiplicity)
+    beta = 1.0 if algorithm is None else algorithm.beta
+
+    def of(rows):
+        assign = None if algorithm is None else lambda resp: algorithm(resp, rows)
+        return e_step(slope, constant, P[rows], weight[rows], assign, beta)
+
+    return workers.sum(of, len(P))
+
+
+def start(P, weight, layout, init, n_components, variance_floor, random_state):
+    """Parameters from which EM starts, as `init` says."""
+    if isinstance(init, str) and init == "random_from_data":
+        rng = _checks.generator(random_state)
+        return random_start(P, layout.multiplicity, n_components, weight, variance_floor, rng)
+    if hasattr(init, "keys"):
+        return given(init, n_components, layout, "init")
+    raise ValueError(
+        f'init must be "random_from_data" or a mapping with "weights" and "spectra"; got {init!r}.'
+    )
+
+
+def layout_of(shape, zero_mean_patches):
+    """Fold of images (H, W), without the zero frequency if they had their own mean removed."""
+    layout = fold(shape, zero_frequency=not zero_mean_patches)
+    if layout.dimension == 0:
+        raise ValueError("X must hold images of at least 2 pixels with zero_mean_patches; got 1 x 1.")
+    return layout
+
+
+def check_variance(P, weight, layout, variance_floor):
+    """Refuse powers (N, F) that leave nothing to learn, or whose likelihood has no bound."""
+    variance = weight @ P / weight.sum()
+    most = variance[layout.bins > 0].max(initial=0.0)
+    if most <= variance_floor and layout.dimension > 1:
+        raise ValueError(
+            f"X must vary by more than variance_floor={variance_floor:g}; got images whose variance "
+            f"is {most:.3g} at most at every frequency but zero. Are they constant, or in other "
+            "units (variance_floor is in squared grey levels)?"
+        )
+    zero = int((variance == 0).sum())
+    if zero and variance_floor == 0:
+        raise ValueError(
+            f"X has zero variance at {zero} of {len(variance)} frequencies, so its likelihood has no "
+            "bound. Set variance_floor above 0 (in squared grey levels)."
+        )
+
+
+def check_positive(parameters):
+    """Refuse components whose likelihood has no bound."""
+    if not (parameters.spectra > 0).all():
+        worst = int((parameters.spectra <= 0).any(axis=1).argmax())
+        raise ValueError(
+            f"Component {worst} has collapsed: its variance is zero at a frequency, so its likelihood "
+            "has no bound. Set variance_floor above 0 (in squared grey levels), or ask for fewer "
+            "components."
+        )

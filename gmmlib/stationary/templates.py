@@ -236,7 +236,7 @@ def given(mapping, n_components, layout, name):
     if not (weights >= 0).all() or abs(weights.sum() - 1) > 1e-6:
         raise ValueError(
             f"{name}['weights'] must be >= 0 and sum to 1; "
-            f"got {weights.min():g} at the least and the sum {weights.sum():g}."
+            f"got {weights.min():g} at least and the sum {weights.sum():g}."
         )
     # Contiguous, as EM's own are: BLAS sums in another order otherwise.
     spectra = np.ascontiguousarray(arrays["spectra"].reshape(n_components, -1)[:, layout.bins])

@@ -4,16 +4,15 @@ import math
 
 import numpy as np
 from scipy import fft
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from gmmlib import _checks, _contents, posterior, storage
 from gmmlib.base import Additive, Mixture, OfImages, Scoring
 from gmmlib.em import checkpoint
 from gmmlib.em.checkpoint import Checkpoint
-from gmmlib.em.loop import Saved
+from gmmlib.em.loop import Saved, warn_of_empty
 from gmmlib.spectrum import fold, powers, unfold
-from gmmlib.stationary import templates
+from gmmlib.stationary import steps, templates
 
 NOISE = ("stationary", "white")
 
@@ -181,12 +180,6 @@ class TransformedGMM(Additive, OfImages, Mixture):
         _checks.settings(self)
         _checks.one_of(self.noise, "noise", NOISE)
 
-    def _data(self, X, reset=False):
-        if reset:
-            return _checks.images(X)
-        check_is_fitted(self)
-        return _checks.images(X, shape=self.image_shape_)
-
     def _window(self, shape):
         if self.max_shift is None:
             return templates.window(shape)
@@ -259,7 +252,8 @@ class TransformedGMM(Additive, OfImages, Mixture):
             parameters = templates.random_start(
                 X, layout, self.n_components, weight, self.variance_floor, self.noise, rng
             )
-            return self._positive(parameters)
+            steps.check_positive(parameters)
+            return parameters
         if hasattr(self.init, "keys"):
             return templates.given(self.init, self.n_components, layout, "init")
         raise ValueError(
@@ -274,19 +268,6 @@ class TransformedGMM(Additive, OfImages, Mixture):
     def _m_step(self, statistics, layout):
         learned = templates.m_step(statistics, layout, self.variance_floor, self.noise)
         parameters, empty = templates.revive(learned, self.variance_floor)
-        if len(empty):
-            _checks.warn(
-                f"Components {empty.tolist()} lost all their images; each was re-initialised by splitting "
-                "the heaviest one. Fewer components may fit these data as well.",
-                ConvergenceWarning,
-            )
-        return self._positive(parameters)
-
-    def _positive(self, parameters):
-        if not (parameters.spectra > 0).all():
-            worst = int((parameters.spectra <= 0).any(axis=1).argmax())
-            raise ValueError(
-                f"Component {worst} has no variance left at a frequency, so its likelihood has no bound. "
-                "Set variance_floor above 0 (in squared grey levels), or ask for fewer components."
-            )
+        warn_of_empty(empty, "images")
+        steps.check_positive(parameters)
         return parameters
