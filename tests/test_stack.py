@@ -567,7 +567,7 @@ WRONG_SETTINGS = [
     (layer(1, kind="ConvolutionalGMM"), "{path} must hold numbers under the names"),
     (
         layer(1, settings={"colour": 1}),
-        "{path} holds no usable StackedGMM: the settings of a FullGMM must be allow_missing, ",
+        "{path} holds no usable StackedGMM: the settings of a FullGMM must be algorithm, allow_missing, ",
     ),
     (layer(1, settings=[1]), "{path} holds no usable StackedGMM: "),
     (
@@ -611,7 +611,7 @@ def test_a_file_without_layers_is_refused(path):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"0.weights": np.full(4, 0.5)}, "{path}[0]['weights'] must be >= 0 and sum to 1; got 0.5 at the "),
+        ({"0.weights": np.full(4, 0.5)}, "{path}[0]['weights'] must be >= 0 and sum to 1; got 0.5 at "),
         ({"2.means": np.zeros((2, 4))}, "{path}[2]['covariances'] must have shape (2, 4, 4); got (2, 3, 3)."),
         ({"1.means": np.zeros(3)}, "not enough values to unpack"),
         ({"1.n_iter": np.zeros(2)}, "{path}[1]['n_iter'] must be an integer from 0 "),

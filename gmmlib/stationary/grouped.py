@@ -165,7 +165,7 @@ def given(mapping, n_top, n_components, layout, name):
         total = values.sum(axis=-1)
         if not (values >= 0).all() or np.abs(total - 1).max() > 1e-6:
             raise ValueError(
-                f"{name}[{key!r}] must be >= 0 and sum to 1 in every row; got {values.min():g} at the "
+                f"{name}[{key!r}] must be >= 0 and sum to 1 in every row; got {values.min():g} at "
                 f"least and sums from {total.min():g} to {total.max():g}."
             )
     weights = arrays["top_weights"] @ arrays["conditionals"]
