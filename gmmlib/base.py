@@ -175,9 +175,12 @@ class LearnedByEM(Stored):
         self._check_settings()
         X = self._data(X, reset=True)
         weight = _checks.sample_weight(sample_weight, len(X))
-        _checks.enough_rows(weight, self.n_components)
+        self._check_enough(weight)
         self._fit(X, weight)
         return self
+
+    def _check_enough(self, weight):
+        _checks.enough_rows(weight, self.n_components)
 
     def _run_em(self, start, e_step, m_step, put, *, file=None, pack=None, **options):
         """Run `gmmlib.em.loop.em` with this model's settings, and keep what it comes to.

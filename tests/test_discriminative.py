@@ -11,7 +11,8 @@ from scipy.special import logsumexp
 from gmmlib import ConvolutionalGMM, GenerativeClassifier, storage
 from gmmlib.em.workers import Workers
 from gmmlib.spectrum import fold, powers, unfold
-from gmmlib.stationary.discriminative import DiscriminativeGMM, Problem, maximise, objective, tempered
+from gmmlib.stationary.conditional import Problem, maximise, objective, tempered
+from gmmlib.stationary.discriminative import DiscriminativeGMM
 from gmmlib.stationary.steps import Parameters
 from gmmlib.storage import ModelFileError
 from tests import oracles

@@ -20,7 +20,7 @@ from gmmlib.spectrum import fold, multiplicity, powers, unfold
 from gmmlib.stationary import steps
 
 
-class ConvolutionalGMM(Additive, Online, OfImages, Mixture):
+class ConvolutionalGMM(steps.Spectral, Additive, Online, OfImages, Mixture):
     """Gaussian mixture with circulant covariances, fitted to images by EM in the Fourier domain.
 
     Parameters
@@ -207,12 +207,6 @@ class ConvolutionalGMM(Additive, Online, OfImages, Mixture):
         model.log_likelihoods_, model.converged_, model.n_iter_ = _contents.run(arrays, where, online=True)
         return model
 
-    @property
-    def filters_(self):
-        """Power spectra of the whitening filters, (K, H, W//2 + 1)."""
-        check_is_fitted(self)
-        return np.divide(1.0, self.spectra_, out=np.zeros_like(self.spectra_), where=self.spectra_ > 0)
-
     def _check_settings(self):
         _checks.settings(self)
         Algorithm.checked(self.algorithm)
@@ -220,14 +214,6 @@ class ConvolutionalGMM(Additive, Online, OfImages, Mixture):
     def _workers(self, layout):
         chunk_size = _checks.positive_integer(self.chunk_size, "chunk_size")
         return Workers(chunk_size, block_size(math.prod(layout.shape)))
-
-    @property
-    def _layout(self):
-        return fold(self.image_shape_, zero_frequency=not self._leaves_out())
-
-    def _leaves_out(self):
-        """Whether the zero frequency is left out."""
-        return self.n_dimensions_ < math.prod(self.image_shape_)
 
     @property
     def _parameters(self):

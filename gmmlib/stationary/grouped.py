@@ -177,3 +177,44 @@ def given(mapping, n_top, n_components, layout, name):
 def powers_of_groups(X, layout):
     """Distinct powers (n, G, F) of groups of images (n, G, H, W)."""
     return powers(X.reshape(-1, *X.shape[2:]), layout).reshape(*X.shape[:2], -1)
+
+
+def start(model, P, weight, layout):
+    """Parameters from which EM starts on powers (N, G, F), as the model's `init` says."""
+    init, n_components = model.init, model.n_components
+    if hasattr(init, "keys") and "conditionals" in init:
+        return given(init, model.n_top, n_components, layout, "init")
+    rng = _checks.generator(model.random_state)
+    views, view_weight = P.reshape(-1, P.shape[2]), np.repeat(weight, P.shape[1])
+    if not hasattr(init, "keys"):
+        _checks.enough_rows(view_weight, n_components)
+    flat = steps.start(views, view_weight, layout, init, n_components, model.variance_floor, rng)
+
+    def density(groups):
+        return log_densities(flat.spectra, P[groups], layout.multiplicity)
+
+    return random_top(flat, density, np.flatnonzero(weight), model.n_top, rng)
+
+
+def e_steps(P, weight, layout, workers, fixed_spectra):
+    """Parameters to (statistics, the parameters themselves) and the mean log-likelihood."""
+    known = None
+
+    def densities(parameters, rows):
+        return log_densities(parameters.spectra, P[rows], layout.multiplicity)
+
+    def run(parameters):
+        nonlocal known
+        if fixed_spectra and known is None:  # the same at every iteration
+            shape = (*P.shape[:2], len(parameters.spectra))
+            known = workers.fill(lambda rows: densities(parameters, rows), np.empty(shape))
+
+        def statistics(rows):
+            if known is not None:
+                return e_step(parameters, known[rows], None, weight[rows])
+            return e_step(parameters, densities(parameters, rows), P[rows], weight[rows])
+
+        total = workers.sum(statistics, len(P))
+        return (total, parameters), total.log_likelihood / total.weight
+
+    return run

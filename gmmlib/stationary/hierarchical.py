@@ -8,13 +8,16 @@ from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils.validation import check_is_fitted
 
 from gmmlib import _checks, _contents, posterior, storage
-from gmmlib.base import Additive, LearnedByEM
+from gmmlib.base import Additive, LearnedByEM, Scored
 from gmmlib.em.workers import Workers, block_size
 from gmmlib.spectrum import fold, unfold
 from gmmlib.stationary import grouped, steps
 
 
-class HierarchicalGMM(Additive, LearnedByEM, DensityMixin, BaseEstimator):
+LEARNED = ("top_weights", "conditionals", "spectra")
+
+
+class HierarchicalGMM(steps.Spectral, Additive, LearnedByEM, Scored, DensityMixin, BaseEstimator):
     """Mixture of top components over groups of images, each a mixture of shared stationary Gaussians.
 
     Parameters
@@ -87,19 +90,12 @@ class HierarchicalGMM(Additive, LearnedByEM, DensityMixin, BaseEstimator):
         self.progress = progress
         self.chunk_size = chunk_size
 
-    def fit(self, X, y=None, sample_weight=None):
-        self._check_settings()
-        X = self._data(X, reset=True)
-        weight = _checks.sample_weight(sample_weight, len(X))
+    def _check_enough(self, weight):
         if np.count_nonzero(weight) < self.n_top:
             raise ValueError(
                 f"n_top={self.n_top} needs at least as many groups of positive weight in X; "
                 f"got {np.count_nonzero(weight)}. Pass more data or ask for fewer top components."
             )
-        self._fit(X, weight)
-        return self
-
-    fit.__doc__ = LearnedByEM.fit.__doc__
 
     def _fit(self, X, weight):
         layout = steps.layout_of(X.shape[2:], self.zero_mean_patches)
@@ -108,11 +104,11 @@ class HierarchicalGMM(Additive, LearnedByEM, DensityMixin, BaseEstimator):
                 lambda rows: grouped.powers_of_groups(X[rows], layout),
                 np.empty((*X.shape[:2], len(layout.bins))),
             )
-            views, view_weight = P.reshape(-1, P.shape[2]), np.repeat(weight, P.shape[1])
-            steps.check_variance(views, view_weight, layout, self.variance_floor)
+            views = P.reshape(-1, P.shape[2]), np.repeat(weight, P.shape[1])
+            steps.check_variance(*views, layout, self.variance_floor)
             self._run_em(
-                self._start(P, views, weight, view_weight, layout),
-                self._e_step(P, weight, layout, workers),
+                grouped.start(self, P, weight, layout),
+                grouped.e_steps(P, weight, layout, workers, self.fixed_spectra),
                 lambda found: grouped.m_step(*found, self.variance_floor),
                 lambda parameters: self._set(layout, parameters),
             )
@@ -144,10 +140,6 @@ class HierarchicalGMM(Additive, LearnedByEM, DensityMixin, BaseEstimator):
     def score_samples(self, X):
         """Log-likelihood of each group (N, G, H, W), (N,), nats; G may differ from that of the fit."""
         return self._by_chunk(X, lambda found: found.evidence)
-
-    def score(self, X, y=None):
-        """Mean log-likelihood, nats per group."""
-        return float(self.score_samples(X).mean())
 
     def predict(self, X):
         """Most probable top component of each group, (N,)."""
@@ -195,15 +187,7 @@ class HierarchicalGMM(Additive, LearnedByEM, DensityMixin, BaseEstimator):
         noise = fft.rfft2(rng.standard_normal((n_samples, n_views, *self.image_shape_)))
         return fft.irfft2(noise * np.sqrt(self.spectra_)[lower], s=self.image_shape_), top, lower
 
-    _array_names = (
-        "top_weights",
-        "conditionals",
-        "spectra",
-        "log_likelihoods",
-        "converged",
-        "n_iter",
-        "image_shape",
-    )
+    _array_names = (*LEARNED, "log_likelihoods", "converged", "n_iter", "image_shape")
 
     def to_arrays(self):
         """Settings and arrays that make the fitted model again."""
@@ -211,7 +195,7 @@ class HierarchicalGMM(Additive, LearnedByEM, DensityMixin, BaseEstimator):
         arrays = {name: np.asarray(getattr(self, f"{name}_")) for name in self._array_names}
         arrays |= {name: arrays[name].astype(int) for name in ("converged", "n_iter")}
         fitted = {"n_top": len(self.top_weights_), "n_components": len(self.spectra_)}
-        fitted["zero_mean_patches"] = self._layout.dimension < np.prod(self.image_shape_)
+        fitted["zero_mean_patches"] = self._leaves_out()
         return _contents.settings(self, **fitted), arrays
 
     @classmethod
@@ -255,52 +239,10 @@ class HierarchicalGMM(Additive, LearnedByEM, DensityMixin, BaseEstimator):
         n_views = X.shape[1]
         return Workers(max(1, chunk_size // n_views), block_size(n_views * math.prod(X.shape[2:])))
 
-    def _start(self, P, views, weight, view_weight, layout):
-        if hasattr(self.init, "keys") and "conditionals" in self.init:
-            return grouped.given(self.init, self.n_top, self.n_components, layout, "init")
-        rng = _checks.generator(self.random_state)
-        if not hasattr(self.init, "keys"):
-            _checks.enough_rows(view_weight, self.n_components)
-        settings = self.init, self.n_components, self.variance_floor, rng
-        flat = steps.start(views, view_weight, layout, *settings)
-
-        def density(groups):
-            return grouped.log_densities(flat.spectra, P[groups], layout.multiplicity)
-
-        return grouped.random_top(flat, density, np.flatnonzero(weight), self.n_top, rng)
-
-    def _e_step(self, P, weight, layout, workers):
-        """Parameters to (statistics, the parameters themselves) and the mean log-likelihood."""
-        known = None
-
-        def densities(parameters, rows):
-            return grouped.log_densities(parameters.spectra, P[rows], layout.multiplicity)
-
-        def run(parameters):
-            nonlocal known
-            if self.fixed_spectra and known is None:  # the same at every iteration
-                shape = (*P.shape[:2], len(parameters.spectra))
-                known = workers.fill(lambda rows: densities(parameters, rows), np.empty(shape))
-
-            def statistics(rows):
-                if known is not None:
-                    return grouped.e_step(parameters, known[rows], None, weight[rows])
-                return grouped.e_step(parameters, densities(parameters, rows), P[rows], weight[rows])
-
-            total = workers.sum(statistics, len(P))
-            return (total, parameters), total.log_likelihood / total.weight
-
-        return run
-
-    @property
-    def _layout(self):
-        return fold(self.image_shape_, zero_frequency=self.n_dimensions_ == math.prod(self.image_shape_))
-
     @property
     def _parameters(self):
         """The learned parameters, folded: what is set by hand counts from then on."""
-        names = ("top_weights", "conditionals", "spectra")
-        learned = {name: getattr(self, f"{name}_") for name in names}
+        learned = {name: getattr(self, f"{name}_") for name in LEARNED}
         sides = len(self.top_weights_), len(self.spectra_)
         return grouped.given(learned, *sides, self._layout, "the fitted model")
 
@@ -312,7 +254,7 @@ class HierarchicalGMM(Additive, LearnedByEM, DensityMixin, BaseEstimator):
         self.spectra_ = unfold(parameters.spectra, layout)
 
     def _by_chunk(self, X, function, *shape):
-        """One row a group of what `function` makes of the groups.posteriors."""
+        """One row a group of what `function` makes of the posteriors."""
         X = self._data(X)
         layout, parameters = self._layout, self._parameters
 

@@ -7,9 +7,11 @@ and EM needs nothing of an image but its distinct powers P (N, F):
 - M-step: ``s[k, f] = sum_n r[n, k] P[n, f] / sum_n r[n, k]``, one more.
 """
 
+import math
 from typing import NamedTuple
 
 import numpy as np
+from sklearn.utils.validation import check_is_fitted
 
 from gmmlib import _checks, posterior
 from gmmlib.spectrum import fold, powers
@@ -199,3 +201,21 @@ def check_positive(parameters):
             "has no bound. Set variance_floor above 0 (in squared grey levels), or ask for fewer "
             "components."
         )
+
+
+class Spectral:
+    """Estimators whose components are the power spectra `spectra_`; the zero frequency may be left out."""
+
+    @property
+    def filters_(self):
+        """Power spectra of the whitening filters, (K, H, W//2 + 1)."""
+        check_is_fitted(self)
+        return np.divide(1.0, self.spectra_, out=np.zeros_like(self.spectra_), where=self.spectra_ > 0)
+
+    @property
+    def _layout(self):
+        return fold(self.image_shape_, zero_frequency=not self._leaves_out())
+
+    def _leaves_out(self):
+        """Whether the zero frequency is left out."""
+        return self.n_dimensions_ < math.prod(self.image_shape_)

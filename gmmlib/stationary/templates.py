@@ -218,6 +218,21 @@ def random_start(X, layout, n_components, weight, variance_floor, noise, rng):
     )
 
 
+def start(model, X, weight, layout):
+    """Parameters from which EM starts, as the model's `init` says."""
+    init, floor = model.init, model.variance_floor
+    if isinstance(init, str) and init == "random_from_data":
+        rng = _checks.generator(model.random_state)
+        parameters = random_start(X, layout, model.n_components, weight, floor, model.noise, rng)
+        steps.check_positive(parameters)
+        return parameters
+    if hasattr(init, "keys"):
+        return given(init, model.n_components, layout, "init")
+    raise ValueError(
+        f'init must be "random_from_data" or a mapping with "weights", "means" and "spectra"; got {init!r}.'
+    )
+
+
 def given(mapping, n_components, layout, name):
     """Check weights, templates and half-plane spectra of a caller or a file, and fold the spectra."""
     height, width = layout.shape

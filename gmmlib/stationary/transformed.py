@@ -95,7 +95,7 @@ class TransformedGMM(Additive, OfImages, Mixture):
         with file, templates.workers(self.n_components, shifts) as workers:
             saved = self._saved(file, weight, layout)
             self._run_em(
-                self._start(X, weight, layout) if saved is None else saved,
+                templates.start(self, X, weight, layout) if saved is None else saved,
                 lambda parameters: self._e_step(
                     templates.bank(parameters, layout, shifts), X, weight, workers
                 ),
@@ -245,21 +245,6 @@ class TransformedGMM(Additive, OfImages, Mixture):
             lambda state: checkpoint.check_statistics(state, shapes, weight, signed=("transform",))
         )
         return None if state is None else Saved(templates.unpacked(state.statistics), state.log_likelihoods)
-
-    def _start(self, X, weight, layout):
-        if isinstance(self.init, str) and self.init == "random_from_data":
-            rng = _checks.generator(self.random_state)
-            parameters = templates.random_start(
-                X, layout, self.n_components, weight, self.variance_floor, self.noise, rng
-            )
-            steps.check_positive(parameters)
-            return parameters
-        if hasattr(self.init, "keys"):
-            return templates.given(self.init, self.n_components, layout, "init")
-        raise ValueError(
-            'init must be "random_from_data" or a mapping with "weights", "means" and "spectra"; '
-            f"got {self.init!r}."
-        )
 
     def _e_step(self, prepared, X, weight, workers):
         total = workers.sum(lambda rows: templates.e_step(prepared, X[rows], weight[rows]), len(X))
