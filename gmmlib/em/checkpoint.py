@@ -24,7 +24,7 @@ try:
 except ImportError:  # there is none on Windows, where two fits on one path are not kept apart
     fcntl = None
 
-FORMAT = 2  # raised when what a checkpoint holds means something else
+FORMAT = 3  # raised when what a checkpoint holds means something else
 ROWS_AT_ONCE = 4096  # rows whose bytes are looked at at a time
 # What decides nothing, or only when a fit ends: see `Checkpoint.read`.
 FREE = ("max_iter", "tol", "checkpoint", "callback", "progress")
