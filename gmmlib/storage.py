@@ -19,7 +19,7 @@ import numpy as np
 
 import gmmlib
 
-FORMAT = 1  # raised when a reader of today could not read the files of tomorrow
+FORMAT = 2  # raised when a reader of today could not read the files of tomorrow
 MOST_ARRAYS = 10_000
 LONGEST_NAME = 100  # bytes
 LONGEST_HEADER = 2**22  # bytes; the settings of a thousand densities are shorter

@@ -108,7 +108,7 @@ def test_each_circumstance_is_what_its_name_says():
         )
         assert done.stderr == ""  # numpy warns of features that it does not know
         seen[name] = ast.literal_eval(done.stdout)
-    assert (seen["first run"]["chunk"], seen["other chunks"]["chunk"]) == (2048, 292)
+    assert (seen["first run"]["chunk"], seen["other chunks"]["chunk"]) == (20, 61)
     plain = seen["all plain"]
     assert plain["numba"] == "generic"
     if "Nehalem" in CIRCUMSTANCES:

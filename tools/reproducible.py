@@ -25,8 +25,8 @@ BLAS = ("Haswell", "SkylakeX", "Zen", "Nehalem")  # the last has neither AVX nor
 C_FEATURES = ("AVX", "AVX2", "AVX512F", "FMA", "FMA4", "AVX2_Usable", "FMA_Usable")  # by old and new names
 # Every model hands its rows out in chunks through one class.
 OTHER_CHUNKS = (
-    "from gmmlib.em.workers import Workers as W; W.__init__ = lambda self, size, old=W.__init__: "
-    "old(self, max(1, size // 7)); del W"
+    "from gmmlib.em.workers import Workers as W; W.__init__ = lambda self, size, block, old=W.__init__: "
+    "old(self, 3 * size, block); del W"
 )
 
 
