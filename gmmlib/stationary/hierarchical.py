@@ -13,7 +13,6 @@ from gmmlib.em.workers import Workers, block_size
 from gmmlib.spectrum import fold, unfold
 from gmmlib.stationary import grouped, steps
 
-
 LEARNED = ("top_weights", "conditionals", "spectra")
 
 
