@@ -42,7 +42,7 @@ def planted(full, top=TOP, conditionals=CONDITIONALS, **settings):
 
 
 def groups(n=60, n_views=3, shape=(3, 4), seed=0):
-    return planted(full_spectra(shape)).sample(n, n_views, seed)[0]
+    return planted(full_spectra(shape)).sample(n, seed, n_views)[0]
 
 
 def enumerated(x, top, conditionals, full):
@@ -89,7 +89,7 @@ def enumerated_step(x, weight, top, conditionals, full):
 def test_a_group_is_as_likely_as_all_its_labels_together(shape, n_views):
     full = full_spectra(shape)
     model = planted(full)
-    x, _, _ = model.sample(12, n_views, 1)
+    x, _, _ = model.sample(12, 1, n_views)
     expected = [enumerated(group, TOP, CONDITIONALS, full)[2] for group in x]
     assert_allclose(model.score_samples(x), expected, rtol=1e-10)
     assert_allclose(model.score(x), np.mean(expected), rtol=1e-10)
@@ -100,7 +100,7 @@ def test_a_group_is_as_likely_as_all_its_labels_together(shape, n_views):
 def test_posteriors_are_those_of_enumeration(shape):
     full = full_spectra(shape) ** 0.2  # alike enough for doubt
     model = planted(full)
-    x, _, _ = model.sample(15, 3, 1)
+    x, _, _ = model.sample(15, 1, 3)
     both = [enumerated_posteriors(group, TOP, CONDITIONALS, full) for group in x]
     top = np.array([r for r, _ in both])
     lower = np.array([q.sum(axis=1) for _, q in both])
@@ -114,7 +114,7 @@ def test_posteriors_are_those_of_enumeration(shape):
 def test_mean_free_patches_are_scored_on_their_subspace():
     full = full_spectra((3, 5))
     model = planted(full, zero_mean_patches=True)
-    x, _, _ = model.sample(10, 2, 3)
+    x, _, _ = model.sample(10, 3, 2)
     lower = oracles.log_joint(x.reshape(-1, 3, 5), np.ones(3), full, mean_free=True).reshape(10, 2, 1, 3)
     of_images = logsumexp(lower + np.log(CONDITIONALS), axis=3)
     expected = logsumexp(np.log(TOP) + of_images.sum(axis=1), axis=1)
@@ -244,7 +244,7 @@ def test_single_images_make_it_a_flat_mixture_along_the_whole_way():
 def test_two_images_break_the_tie():
     full = full_spectra((3, 4)) * 10.0 ** np.arange(3)[:, None, None]  # so that components can be told
     sharp = np.array([[0.8, 0.1, 0.1], [0.1, 0.1, 0.8]])
-    x = planted(full, conditionals=sharp).sample(400, 2, 0)[0]
+    x = planted(full, conditionals=sharp).sample(400, 0, 2)[0]
     settings = {"max_iter": 15, "variance_floor": 0.0}
     flat_start = {"weights": TOP @ sharp, "spectra": half(full)}
     joint = HierarchicalGMM(3, 2, init=begin(full, conditionals=sharp), **settings).fit(x)
@@ -280,7 +280,7 @@ def test_one_top_component_is_the_flat_mixture():
 
 def test_a_planted_hierarchy_is_found_again():
     truth = planted(full_spectra((4, 4)) ** 2)
-    x, top, _ = truth.sample(3000, 4, 0)
+    x, top, _ = truth.sample(3000, 0, 4)
     best = max(
         (HierarchicalGMM(3, 2, random_state=seed, max_iter=60).fit(x) for seed in range(3)),
         key=lambda model: model.log_likelihoods_[-1],
@@ -298,7 +298,7 @@ def test_the_group_helps_to_tell_its_images():
     truth = planted(
         full_spectra((3, 4)) ** 0.2, conditionals=np.array([[0.9, 0.05, 0.05], [0.05, 0.05, 0.9]])
     )
-    x, _, lower = truth.sample(2000, 6, 0)
+    x, _, lower = truth.sample(2000, 0, 6)
     alone = truth.predict_views(x.reshape(-1, 1, 3, 4)).reshape(lower.shape)
     together = truth.predict_views(x)
     assert (together == lower).mean() > (alone == lower).mean() + 0.03
@@ -306,7 +306,7 @@ def test_the_group_helps_to_tell_its_images():
 
 def test_samples_have_the_parameters_they_were_drawn_from():
     model = planted(full_spectra((3, 5)))
-    x, top, lower = model.sample(20_000, 2, 4)
+    x, top, lower = model.sample(20_000, 4, 2)
     assert x.shape == (20_000, 2, 3, 5)
     share = np.bincount(top, minlength=2) / 20_000
     assert np.abs((share - TOP) / np.sqrt(TOP * (1 - TOP) / 20_000)).max() < 5

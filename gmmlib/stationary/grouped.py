@@ -66,18 +66,41 @@ def log_densities(spectra, P, multiplicity):
     return joint.reshape(*P.shape[:-1], -1)
 
 
-def posteriors(parameters, density, weight):
-    """Posteriors of n groups with weights (n,), from the log densities (n, G, K) of their images."""
+class Scaled(NamedTuple):
+    """What densities of n groups of G images come to, over the largest density of each image."""
+
+    best: np.ndarray  # (n, G, 1)  largest log densities
+    scaled: np.ndarray  # (n G, K)   densities over these
+    mixed: np.ndarray  # (n, G, T)  u over these
+    joint: np.ndarray  # (n, T)     log joints of groups, less the sum over images of `best`
+    lost: np.ndarray  # groups whose products have left float64: their joints are made at full length
+
+
+def scaled_densities(parameters, density):
+    """`Scaled` of log densities (n, G, K)."""
     top_weights, conditionals, _ = parameters
     best = density.max(axis=2, keepdims=True)
-    scaled = np.exp(density - best).reshape(-1, density.shape[2])  # (n G, K)
-    mixed = (scaled @ conditionals.T).reshape(*density.shape[:2], -1)  # (n, G, T): u over the largest
+    scaled = np.exp(density - best).reshape(-1, density.shape[2])
+    mixed = (scaled @ conditionals.T).reshape(*density.shape[:2], -1)
     with np.errstate(divide="ignore"):
         joint = np.log(top_weights) + np.log(mixed).sum(axis=1)
     # No factor of a joint above -UNDERFLOW has lost digits; a joint far below the best is not seen.
     lost = np.flatnonzero(~(joint.max(axis=1) > -UNDERFLOW))
     for n in lost:
         joint[n] = _pairs(parameters, density[n] - best[n])[0]
+    return Scaled(best, scaled, mixed, joint, lost)
+
+
+def log_joint(parameters, density):
+    """Log weight plus log density of groups of log densities (n, G, K) under top components, (n, T), nats."""
+    found = scaled_densities(parameters, density)
+    return found.joint + found.best.sum(axis=(1, 2))[:, None]
+
+
+def posteriors(parameters, density, weight):
+    """Posteriors of n groups with weights (n,), from the log densities (n, G, K) of their images."""
+    conditionals = parameters.conditionals
+    best, scaled, mixed, joint, lost = scaled_densities(parameters, density)
     evidence = np.empty(len(joint))
     _kernels.normalise(joint, np.zeros(joint.shape[1]), evidence)
     top, seen = joint, joint > 0
@@ -100,6 +123,12 @@ def _pairs(parameters, density):
         each = density[:, None] + np.log(parameters.conditionals)
         mixed = logsumexp(each, axis=2, keepdims=True)
         return np.log(parameters.top_weights) + mixed.sum(axis=(0, 2)), np.exp(each - mixed)
+
+
+def normalised(joint):
+    """Posteriors of log joints (n, T), in place; exactly 0 where they are below exp(-40)."""
+    _kernels.normalise(joint, np.zeros(joint.shape[1]), np.empty(len(joint)))
+    return joint
 
 
 def e_step(parameters, density, P, weight):

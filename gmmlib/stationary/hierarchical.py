@@ -4,11 +4,10 @@ import math
 
 import numpy as np
 from scipy import fft
-from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils.validation import check_is_fitted
 
-from gmmlib import _checks, _contents, posterior, storage
-from gmmlib.base import Additive, LearnedByEM, Scored
+from gmmlib import _checks, _contents, storage
+from gmmlib.base import Additive, Mixture, Scoring
 from gmmlib.em.workers import Workers, block_size
 from gmmlib.spectrum import fold, unfold
 from gmmlib.stationary import grouped, steps
@@ -16,7 +15,7 @@ from gmmlib.stationary import grouped, steps
 LEARNED = ("top_weights", "conditionals", "spectra")
 
 
-class HierarchicalGMM(steps.Spectral, Additive, LearnedByEM, Scored, DensityMixin, BaseEstimator):
+class HierarchicalGMM(steps.Spectral, Additive, Mixture):
     """Mixture of top components over groups of images, each a mixture of shared stationary Gaussians.
 
     Parameters
@@ -128,26 +127,23 @@ class HierarchicalGMM(steps.Spectral, Additive, LearnedByEM, Scored, DensityMixi
     def _set_from(self, statistics):
         self._set(self._layout, grouped.m_step(statistics, self._parameters, self.variance_floor))
 
-    def log_joint(self, X):
-        """Log weight plus log density of each group under each top component, (N, T), nats.
+    def _scoring(self, X, everything):
+        """How `Mixture` scores groups; G may differ from that of the fit."""
+        X = self._data(X)
+        parameters, densities = self._parameters, self._densities(X)
 
-        It is -inf where that is more than 40 nats below the largest of the group.
-        """
-        with np.errstate(divide="ignore"):
-            return self.score_samples(X)[:, None] + np.log(self.predict_proba(X))
+        def log_joint(rows):
+            return grouped.log_joint(parameters, densities(rows))
 
-    def score_samples(self, X):
-        """Log-likelihood of each group (N, G, H, W), (N,), nats; G may differ from that of the fit."""
-        return self._by_chunk(X, lambda found: found.evidence)
+        return Scoring(len(X), len(self.top_weights_), log_joint, self._workers(X))
 
-    def predict(self, X):
-        """Most probable top component of each group, (N,)."""
-        return posterior.most_probable(self.predict_proba(X))
+    _posteriors = staticmethod(grouped.normalised)
 
-    def predict_proba(self, X):
-        """Posterior of each top component, (N, T); exactly 0 where it is below exp(-40)."""
+    def n_parameters(self):
+        """Free parameters: weights of both layers, and the distinct powers of each spectrum."""
         check_is_fitted(self)
-        return self._by_chunk(X, lambda found: found.top, len(self.top_weights_))
+        n_top, n_components = self.conditionals_.shape
+        return n_top * n_components - 1 + n_components * len(self._layout.bins)
 
     def predict_views(self, X):
         """Most probable lower component of each image in the light of its whole group, (N, G)."""
@@ -156,16 +152,25 @@ class HierarchicalGMM(steps.Spectral, Additive, LearnedByEM, Scored, DensityMixi
     def predict_views_proba(self, X):
         """Posterior of each lower component of each image given its whole group, (N, G, K)."""
         check_is_fitted(self)
-        return self._by_chunk(X, lambda found: found.lower, len(_groups(X)[0]), len(self.spectra_))
+        X = self._data(X)
+        parameters, densities = self._parameters, self._densities(X)
 
-    def sample(self, n_samples=1, n_views=2, random_state=None):
+        def lower(rows):
+            density = densities(rows)
+            return grouped.posteriors(parameters, density, np.ones(len(density))).lower
+
+        with self._workers(X) as workers:
+            return workers.fill(lower, np.empty((*X.shape[:2], len(self.spectra_))))
+
+    def sample(self, n_samples=1, random_state=None, n_views=2):
         """Draw groups.
 
         Parameters
         ----------
-        n_samples, n_views : int
-            Groups, and images in each.
+        n_samples : int
         random_state : int, Generator, RandomState or None
+        n_views : int
+            Images in each group.
 
         Returns
         -------
@@ -180,11 +185,23 @@ class HierarchicalGMM(steps.Spectral, Additive, LearnedByEM, Scored, DensityMixi
         n_views = _checks.positive_integer(n_views, "n_views")
         rng = _checks.generator(random_state)
         top = rng.choice(len(self.top_weights_), n_samples, p=self.top_weights_)
+        X, lower = self._draw_groups(top, n_views, rng)
+        return X, top, lower
+
+    def sample_components(self, labels, random_state=None, n_views=2):
+        """Draw a group from each of the top components `labels`, integers (N,): X (N, n_views, H, W)."""
+        check_is_fitted(self)
+        labels = _checks.components(labels, len(self.top_weights_))
+        n_views = _checks.positive_integer(n_views, "n_views")
+        return self._draw_groups(labels, n_views, _checks.generator(random_state))[0]
+
+    def _draw_groups(self, top, n_views, rng):
+        """Images and their lower components."""
         upto = np.cumsum(self.conditionals_, axis=1)[top][:, None]
-        height = rng.random((n_samples, n_views, 1)) * upto[..., -1:]
+        height = rng.random((len(top), n_views, 1)) * upto[..., -1:]
         lower = (upto <= height).sum(axis=2)
-        noise = fft.rfft2(rng.standard_normal((n_samples, n_views, *self.image_shape_)))
-        return fft.irfft2(noise * np.sqrt(self.spectra_)[lower], s=self.image_shape_), top, lower
+        noise = fft.rfft2(rng.standard_normal((len(top), n_views, *self.image_shape_)))
+        return fft.irfft2(noise * np.sqrt(self.spectra_)[lower], s=self.image_shape_), lower
 
     _array_names = (*LEARNED, "log_likelihoods", "converged", "n_iter", "image_shape")
 
@@ -252,19 +269,17 @@ class HierarchicalGMM(steps.Spectral, Additive, LearnedByEM, Scored, DensityMixi
         self.conditionals_ = parameters.conditionals
         self.spectra_ = unfold(parameters.spectra, layout)
 
-    def _by_chunk(self, X, function, *shape):
-        """One row a group of what `function` makes of the posteriors."""
-        X = self._data(X)
-        layout, parameters = self._layout, self._parameters
+    def _densities(self, X):
+        """Rows of groups to the log densities of their images under each lower component, (n, G, K)."""
+        layout, spectra = self._layout, self._parameters.spectra
 
-        def evaluate(rows):
+        def density(rows):
             P = grouped.powers_of_groups(X[rows], layout)
-            density = grouped.log_densities(parameters.spectra, P, layout.multiplicity)
-            _checks.log_joints(density.min(axis=1), rows.start)  # every image of the group needs a density
-            return function(grouped.posteriors(parameters, density, np.ones(len(P))))
+            found = grouped.log_densities(spectra, P, layout.multiplicity)
+            _checks.log_joints(found.min(axis=1), rows.start)  # every image of the group needs a density
+            return found
 
-        with self._workers(X) as workers:
-            return workers.fill(evaluate, np.empty((len(X), *shape)))
+        return density
 
 
 def _groups(X, shape=None):
