@@ -17,7 +17,7 @@ from gmmlib.full.estimator import FullGMM
 from gmmlib.stationary import templates
 from gmmlib.stationary.convolutional import ConvolutionalGMM
 from gmmlib.stationary.phaseblind import PhaseBlindGMM
-from gmmlib.stationary.transformed import TransformedGMM, register
+from gmmlib.stationary.transformed import TransformedGMM
 from tests.subjects import CLASSES, IMAGES, LEARNED, ROWS, SUBJECTS, given
 
 
@@ -88,7 +88,7 @@ def holes(X):
         lambda: metrics.purity(masked(np.eye(3, dtype=int))),
         lambda: metrics.mean_off_diagonal(masked(np.eye(3))),
         lambda: calibration.temperature(masked(np.eye(3)), [0, 1, 2]),
-        lambda: register(masked(IMAGES), IMAGES[0]),
+        lambda: templates.register(masked(IMAGES), IMAGES[0]),
     ],
 )
 def test_masks_are_seen_wherever_arrays_come_in(call):
