@@ -109,6 +109,7 @@ def settings(model):
 SHARED = {
     "n_components": positive_integer,
     "max_iter": positive_integer,
+    "n_init": positive_integer,
     "tol": non_negative,
     "variance_floor": non_negative,
     "reg_covar": non_negative,

@@ -10,6 +10,7 @@ A mixture of a new kind brings its settings, a start, statistics and an M-step f
 All else is inherited.
 """
 
+from copy import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -113,6 +114,8 @@ class LearnedByEM(Stored):
         EM iterations at most.
     tol : float
         Stop when an iteration changes the mean log-likelihood by less, in nats per row; 0 never stops early.
+    n_init : int
+        Starts, one after the other from one random stream; the fit of the highest log-likelihood is kept.
     random_state : int, Generator, RandomState or None
         Randomness of the start, and of an algorithm that draws.
     algorithm : {"em", "sem", "cem", "annealed"} or mapping
@@ -176,8 +179,35 @@ class LearnedByEM(Stored):
         X = self._data(X, reset=True)
         weight = _checks.sample_weight(sample_weight, len(X))
         self._check_enough(weight)
-        self._fit(X, weight)
+        if getattr(self, "n_init", 1) == 1:
+            self._fit(X, weight)
+        else:
+            self._fit_often(X, weight)
         return self
+
+    def _fit_often(self, X, weight):
+        """Fit from each of `n_init` starts, and take over the best: the first of those that tie."""
+        if getattr(self, "checkpoint", None) is not None:
+            raise ValueError(
+                f"checkpoint must be None with n_init={self.n_init}, for it holds one fit; got "
+                f"{self.checkpoint!r}. Fit from one start after the other, each with its own file."
+            )
+        best, rng = None, _checks.generator(self.random_state)
+        for _ in range(self.n_init):
+            one = copy(self).set_params(n_init=1, random_state=rng)
+            try:
+                one._fit(X, weight)
+            except KeyboardInterrupt:
+                self._take_over(one)
+                raise
+            if best is None or one.log_likelihoods_[-1] > best.log_likelihoods_[-1] + posterior.TIE:
+                best = one
+        self._take_over(best)
+
+    def _take_over(self, other):
+        """Learn what another one has learned."""
+        learned = vars(other).keys() - set(self._get_param_names())
+        vars(self).update({name: vars(other)[name] for name in learned})
 
     def _check_enough(self, weight):
         _checks.enough_rows(weight, self.n_components)

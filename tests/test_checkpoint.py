@@ -266,7 +266,7 @@ SMALL = {
     "TransformedGMM": (lambda **s: TransformedGMM(**{"n_components": 2, "max_iter": 5} | s), images(40)),
 }
 KINDS = {kind.__name__: kind for kind in (ConvolutionalGMM, FullGMM, TransformedGMM)}
-ENDS = {"checkpoint", "callback", "progress"}  # decide nothing
+ENDS = {"checkpoint", "callback", "progress", "n_init"}  # decide nothing
 NAMES = [(kind, name) for kind in SMALL for name in inspect.signature(KINDS[kind]).parameters]
 
 
@@ -721,6 +721,12 @@ def test_a_record_that_no_fit_can_have_left_is_refused(what, path):
     before = np.random.mtrand._rand.get_state()[1].tobytes()
     refused(make, X, path, "must be a checkpoint of this fit")
     assert np.random.mtrand._rand.get_state()[1].tobytes() == before  # the stream of all
+
+
+def test_several_starts_have_no_checkpoint(path):
+    with pytest.raises(ValueError, match="checkpoint must be None with n_init=2, for it holds one fit; got"):
+        convolutional(checkpoint=path, n_init=2).fit(images())
+    assert list(path.parent.iterdir()) == []
 
 
 def test_a_model_is_no_checkpoint(path):

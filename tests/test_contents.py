@@ -329,6 +329,6 @@ def test_what_load_would_refuse_or_take_for_another_model_is_not_saved(tmp_path,
 
 def test_settings_are_all_parameters_but_those_of_a_run():
     assert _contents.setting_names(HierarchicalGMM) == sorted(
-        parameters(HierarchicalGMM) - {"init", "random_state", "callback", "progress"}
+        parameters(HierarchicalGMM) - {"init", "n_init", "random_state", "callback", "progress"}
     )
     assert not {"checkpoint", "callback", "init"} & set(_contents.setting_names(DiscriminativeGMM))

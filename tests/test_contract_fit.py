@@ -285,3 +285,39 @@ def test_true_and_false_are_one_and_nought(name):
     truth = np.random.default_rng(0).random(X.shape) > 0.4
     expected = scores(clone(model).fit(truth.astype(float), CLASSES), truth.astype(float))
     assert_allclose(scores(model.fit(truth, CLASSES), truth), expected, rtol=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize(
+    "name", [name for name in SUBJECTS if "n_init" in SUBJECTS[name][0].get_params(deep=False)]
+)
+def test_of_several_starts_the_best_is_kept(name):
+    model, X = SUBJECTS[name]
+    model = clone(model).set_params(max_iter=3, tol=0.0, init="random_from_data")
+    rng = np.random.default_rng(5)
+    each = [clone(model).set_params(random_state=rng).fit(X) for _ in range(4)]
+    values = [one.log_likelihoods_[-1] for one in each]
+    assert len(set(values)) > 1
+    expected = next(one for one, value in zip(each, values, strict=True) if value > max(values) - 1e-8)
+    best = clone(model).set_params(n_init=4, random_state=5).fit(X)
+    assert_array_equal(best.log_likelihoods_, expected.log_likelihoods_)
+    assert_array_equal(best.score_samples(X), expected.score_samples(X))
+    assert best.n_init == 4
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in SUBJECTS if "n_init" in SUBJECTS[name][0].get_params(deep=False)]
+)
+def test_ctrl_c_in_one_of_several_starts_keeps_what_it_has(name):
+    model, X = SUBJECTS[name]
+    fits = []
+
+    def stop(one, iteration):
+        fits.append(iteration)
+        if len(fits) == 5:
+            raise KeyboardInterrupt
+
+    model = clone(model).set_params(max_iter=3, tol=0.0, n_init=3, callback=stop)
+    with pytest.raises(KeyboardInterrupt):
+        model.fit(X)
+    assert np.isfinite(model.score_samples(X)).all()

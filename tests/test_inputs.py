@@ -248,6 +248,7 @@ BAD_SETTINGS = {
     "n_components": (*COUNT, 1000),
     "n_top": (*COUNT, 1000),
     "max_iter": COUNT,
+    "n_init": COUNT,
     "em_iter": COUNT,
     "chunk_size": COUNT,
     "tol": AMOUNT,

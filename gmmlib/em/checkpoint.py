@@ -27,7 +27,7 @@ except ImportError:  # there is none on Windows, where two fits on one path are 
 FORMAT = 3  # raised when what a checkpoint holds means something else
 ROWS_AT_ONCE = 4096  # rows whose bytes are looked at at a time
 # What decides nothing, or only when a fit ends: see `Checkpoint.read`.
-FREE = ("max_iter", "tol", "checkpoint", "callback", "progress")
+FREE = ("max_iter", "tol", "n_init", "checkpoint", "callback", "progress")
 NO_SURPRISES = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # links, pipes
 LOCK = "lock of a gmmlib checkpoint, which is written as "
 

@@ -39,7 +39,7 @@ class FullGMM(Learned, missing.Incomplete, Additive, Online, Mixture):
         moved apart where they coincide; from a component for each sample; or from
         ``{"weights": (K,), "means": (K, D), "covariances" or "precisions": (K, D, D)}``, and then with an
         E-step.
-    max_iter, tol, algorithm, random_state, callback, checkpoint, progress, chunk_size
+    max_iter, tol, n_init, algorithm, random_state, callback, checkpoint, progress, chunk_size
         As in `gmmlib.base.LearnedByEM`.
 
     Attributes
@@ -75,6 +75,7 @@ class FullGMM(Learned, missing.Incomplete, Additive, Online, Mixture):
         max_iter=100,
         tol=1e-3,
         init="kmeans",
+        n_init=1,
         algorithm="em",
         random_state=None,
         callback=None,
@@ -91,6 +92,7 @@ class FullGMM(Learned, missing.Incomplete, Additive, Online, Mixture):
         self.max_iter = max_iter
         self.tol = tol
         self.init = init
+        self.n_init = n_init
         self.algorithm = algorithm
         self.random_state = random_state
         self.callback = callback

@@ -36,7 +36,7 @@ class ConvolutionalGMM(steps.Spectral, Additive, Online, OfImages, Mixture):
     init : "random_from_data" or mapping
         Where EM starts: from randomly chosen images, or from ``{"weights": (K,), "spectra":
         (K, H, W//2 + 1)}``.
-    max_iter, tol, algorithm, random_state, callback, checkpoint, progress, chunk_size
+    max_iter, tol, n_init, algorithm, random_state, callback, checkpoint, progress, chunk_size
         As in `gmmlib.base.LearnedByEM`.
 
     Attributes
@@ -71,6 +71,7 @@ class ConvolutionalGMM(steps.Spectral, Additive, Online, OfImages, Mixture):
         max_iter=50,
         tol=0.0,
         init="random_from_data",
+        n_init=1,
         algorithm="em",
         random_state=None,
         callback=None,
@@ -84,6 +85,7 @@ class ConvolutionalGMM(steps.Spectral, Additive, Online, OfImages, Mixture):
         self.max_iter = max_iter
         self.tol = tol
         self.init = init
+        self.n_init = n_init
         self.algorithm = algorithm
         self.random_state = random_state
         self.callback = callback

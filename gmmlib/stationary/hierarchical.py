@@ -35,7 +35,7 @@ class HierarchicalGMM(steps.Spectral, Additive, Mixture):
         Where EM starts: from randomly chosen images and groups; from a mixture of single images
         ``{"weights": (K,), "spectra": (K, H, W//2 + 1)}`` and randomly chosen groups; or from
         ``{"top_weights": (T,), "conditionals": (T, K), "spectra": (K, H, W//2 + 1)}``.
-    max_iter, tol, random_state, callback, progress, chunk_size
+    max_iter, tol, n_init, random_state, callback, progress, chunk_size
         As in `gmmlib.base.LearnedByEM`.
 
     Attributes
@@ -70,6 +70,7 @@ class HierarchicalGMM(steps.Spectral, Additive, Mixture):
         max_iter=50,
         tol=0.0,
         init="random_from_data",
+        n_init=1,
         random_state=None,
         callback=None,
         progress=False,
@@ -83,6 +84,7 @@ class HierarchicalGMM(steps.Spectral, Additive, Mixture):
         self.max_iter = max_iter
         self.tol = tol
         self.init = init
+        self.n_init = n_init
         self.random_state = random_state
         self.callback = callback
         self.progress = progress

@@ -106,7 +106,7 @@ class PenalisedGMM(ConvolutionalGMM):
         See `gmmlib.stationary.penalised`.
     strength : float
         Of the penalty; 0 is `ConvolutionalGMM`.
-    max_iter, tol, variance_floor, init, random_state, chunk_size, callback, progress, zero_mean_patches
+    zero_mean_patches, variance_floor, init, and those of `gmmlib.base.LearnedByEM`
         As in `ConvolutionalGMM`.
 
     Attributes
@@ -129,26 +129,28 @@ class PenalisedGMM(ConvolutionalGMM):
         penalty="overlap",
         strength=1.0,
         zero_mean_patches=False,
+        variance_floor=1e-6,
         max_iter=50,
         tol=0.0,
-        variance_floor=1e-6,
         init="random_from_data",
+        n_init=1,
         random_state=None,
-        chunk_size=2048,
         callback=None,
         progress=False,
+        chunk_size=2048,
     ):
         super().__init__(
             n_components,
             zero_mean_patches=zero_mean_patches,
+            variance_floor=variance_floor,
             max_iter=max_iter,
             tol=tol,
-            variance_floor=variance_floor,
             init=init,
+            n_init=n_init,
             random_state=random_state,
-            chunk_size=chunk_size,
             callback=callback,
             progress=progress,
+            chunk_size=chunk_size,
         )
         self.penalty = penalty
         self.strength = strength

@@ -38,7 +38,7 @@ class TransformedGMM(Additive, OfImages, Mixture):
     init : "random_from_data" or mapping
         Where EM starts: from randomly chosen images, or from ``{"weights": (K,), "means": (K, H, W),
         "spectra": (K, H, W//2 + 1)}``.
-    max_iter, tol, random_state, callback, checkpoint, progress
+    max_iter, tol, n_init, random_state, callback, checkpoint, progress
         As in `gmmlib.base.LearnedByEM`.
 
     Attributes
@@ -72,6 +72,7 @@ class TransformedGMM(Additive, OfImages, Mixture):
         max_iter=30,
         tol=0.0,
         init="random_from_data",
+        n_init=1,
         random_state=None,
         callback=None,
         checkpoint=None,
@@ -84,6 +85,7 @@ class TransformedGMM(Additive, OfImages, Mixture):
         self.max_iter = max_iter
         self.tol = tol
         self.init = init
+        self.n_init = n_init
         self.random_state = random_state
         self.callback = callback
         self.checkpoint = checkpoint
