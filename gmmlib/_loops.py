@@ -83,15 +83,15 @@ def advance(whitened, offset, rows, distance, constant, needed):
     The bound of row r = rows[i] is constant - distance[i] / 2; it counts while it exceeds needed[r].
     Returns how many rows are left at the front of `rows` and `distance`.
     """
-    left = 0
+    n_kept = 0
     for i in range(whitened.shape[0]):
         total = distance[i] + squared_norm(whitened[i], offset)
         row = rows[i]
         if constant - 0.5 * total > needed[row]:
-            rows[left] = row
-            distance[left] = total
-            left += 1
-    return left
+            rows[n_kept] = row
+            distance[n_kept] = total
+            n_kept += 1
+    return n_kept
 
 
 @compiled

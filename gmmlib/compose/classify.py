@@ -115,13 +115,14 @@ class GenerativeClassifier(ClassifierMixin, BayesRule, BaseEstimator):
         rng = None if self.random_state is None else _checks.generator(self.random_state)
         densities = []
         for c, label in enumerate(classes):
-            own = member == c
-            weights = {} if sample_weight is None else {"sample_weight": weight[own]}
+            of_class = member == c
+            weights = {} if sample_weight is None else {"sample_weight": weight[of_class]}
             try:
-                densities.append(_seeded(self.density, rng).fit(X[own], **weights))
+                densities.append(_seeded(self.density, rng).fit(X[of_class], **weights))
             except BaseException as error:
                 error.add_note(
-                    f"This is about class {label!s}, which has {own.sum()} rows; the classifier is as before."
+                    f"This is about class {label!s}, which has {of_class.sum()} rows; the classifier is "
+                    "as before."
                 )
                 raise
         self.classes_, self.priors_, self.densities_ = classes, priors, densities
@@ -238,7 +239,7 @@ def mixture_of(priors, densities):
         )
     states = [density.to_arrays() for density in densities]
     settings, arrays = states[0]
-    joined = {key: np.concatenate([own[key] for _, own in states]) for key in densities[0].learned()}
+    joined = {key: np.concatenate([arrays[key] for _, arrays in states]) for key in densities[0].learned()}
     sizes = [len(density.weights_) for density in densities]
     joined["weights"] = np.repeat(priors, sizes) * joined["weights"]
     no_run = {key: NO_RUN[key] for key in NO_RUN.keys() & arrays.keys()}
@@ -350,7 +351,7 @@ def _stored_densities(settings):
         if settings.keys() - {"feature_names_in"} == {"kind", "classes", "priors", "densities"} and (
             len(stored) == len(settings["classes"]) > 0
         ):
-            return [{"kind": kind, "settings": own} for own in stored]
+            return [{"kind": kind, "settings": entry} for entry in stored]
     except (AttributeError, LookupError, TypeError):
         pass
     raise ValueError(

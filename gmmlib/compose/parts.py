@@ -26,9 +26,9 @@ def to_arrays(models, name):
                 f"{name}[{number}] must be of a kind that has a file format, {', '.join(ESTIMATORS)}; "
                 f"got a {kind}. Save the others one by one."
             )
-        settings, own = model.to_arrays()
+        settings, model_arrays = model.to_arrays()
         entries.append({"kind": kind, "settings": settings})
-        arrays |= {f"{number}.{key}": array for key, array in own.items()}
+        arrays |= {f"{number}.{key}": array for key, array in model_arrays.items()}
     return entries, arrays
 
 
@@ -45,8 +45,8 @@ def from_arrays(entries, arrays, where):
     """Fitted models, a list, from the entries and arrays of a file; errors say `where` they come from."""
     models = []
     for number, (kind, settings) in enumerate(_kinds(entries)):
-        own = {name: arrays[f"{number}.{name}"] for name in kind.array_names(settings)}
-        models.append(kind.from_arrays(settings, own, f"{where}[{number}]"))
+        model_arrays = {name: arrays[f"{number}.{name}"] for name in kind.array_names(settings)}
+        models.append(kind.from_arrays(settings, model_arrays, f"{where}[{number}]"))
     return models
 
 

@@ -202,22 +202,22 @@ def check_statistics(state, shapes, weight, signed=()):
     signed : tuple of str
         Names of arrays that may hold numbers below 0.
     """
-    found = state.statistics
+    statistics = state.statistics
     expected = shapes | {"log_likelihood": (), "weight": ()}
-    if {name: np.shape(values) for name, values in found.items()} != expected:
+    if {name: np.shape(values) for name, values in statistics.items()} != expected:
         raise ValueError(
             f"its arrays must have the shapes {expected}; got "
-            f"{ ({name: np.shape(values) for name, values in found.items()}) }."
+            f"{ ({name: np.shape(values) for name, values in statistics.items()}) }."
         )
-    for name, values in found.items():
+    for name, values in statistics.items():
         if values.dtype != np.float64 or not np.isfinite(values).all():
             raise ValueError(f"its {name} must be finite numbers in float64.")
         if name not in (*signed, "log_likelihood") and np.min(values) < 0:
             raise ValueError(f"its {name} must not be negative; got {np.min(values):g}.")
-    sums = np.array([found["weight"], found["mass"].sum()])
+    sums = np.array([statistics["weight"], statistics["mass"].sum()])
     if not np.allclose(sums, weight.sum(), 1e-6, 0):
         raise ValueError(f"its mass and weight must sum to {weight.sum():g}; got {sums.tolist()}.")
-    if found["log_likelihood"] / found["weight"] != state.log_likelihoods[-1]:
+    if statistics["log_likelihood"] / statistics["weight"] != state.log_likelihoods[-1]:
         raise ValueError("its log_likelihood must be the last of its trace.")
 
 
@@ -293,9 +293,9 @@ def _alone(path):
         if ours:
             os.write(handle, (LOCK + temporary.name).encode())
         elif stat.S_ISREG(os.fstat(handle).st_mode):
-            left = re.fullmatch(LOCK + r"(\.gmmlib-[0-9a-f]{32})", os.read(handle, 200).decode("latin1"))
-            if left:
-                ours, temporary = True, path.with_name(left[1])
+            named = re.fullmatch(LOCK + r"(\.gmmlib-[0-9a-f]{32})", os.read(handle, 200).decode("latin1"))
+            if named:
+                ours, temporary = True, path.with_name(named[1])
                 temporary.unlink(missing_ok=True)
         yield temporary
     finally:

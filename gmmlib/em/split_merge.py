@@ -187,8 +187,8 @@ def merged(learned, i, j, share):
     for name in of.keys() - {"weights"}:
         one[name] = np.tensordot(shares, of[name], 1)[None]
     if "means" in of:
-        apart = of["means"] - one["means"]
-        one["covariances"] = one["covariances"] + (apart.T * shares) @ apart
+        difference = of["means"] - one["means"]
+        one["covariances"] = one["covariances"] + (difference.T * shares) @ difference
     return one
 
 

@@ -72,17 +72,17 @@ def sample(X, weights, means, covariances, n_samples, rng):
     chosen = np.stack([posterior.draw(share, rng) for _ in range(n_samples)])
     filled = rng.standard_normal((n_samples, *X.shape))
     for columns, rows in patterns(X):
-        there, gone = np.flatnonzero(columns), np.flatnonzero(~columns)
-        order, split = np.concatenate([there, gone]), len(there)
-        filled[:, rows[:, None], there] = X[np.ix_(rows, there)]
-        for k in np.unique(chosen[:, rows]) if len(gone) else ():
+        present, absent = np.flatnonzero(columns), np.flatnonzero(~columns)
+        order, split = np.concatenate([present, absent]), len(present)
+        filled[:, rows[:, None], present] = X[np.ix_(rows, present)]
+        for k in np.unique(chosen[:, rows]) if len(absent) else ():
             draw, n = np.nonzero(chosen[:, rows] == k)
             n = rows[n]
             L = np.linalg.cholesky(covariances[k][np.ix_(order, order)])
             slope = solve_triangular(L[:split, :split], L[split:, :split].T, lower=True, trans=1)
-            places = draw[:, None], n[:, None], gone
-            difference = X[np.ix_(n, there)] - means[k][there]
-            filled[places] = means[k][gone] + difference @ slope + filled[places] @ L[split:, split:].T
+            places = draw[:, None], n[:, None], absent
+            difference = X[np.ix_(n, present)] - means[k][present]
+            filled[places] = means[k][absent] + difference @ slope + filled[places] @ L[split:, split:].T
     return filled
 
 

@@ -35,8 +35,8 @@ def step(moments, X, resp, weight):
     second = (1 - eta) * moments.second
     for k in range(len(mass)):
         rows = np.flatnonzero(resp[:, k])
-        some = samples[rows] * np.sqrt(resp[rows, k])[:, None]
-        second[k] += (eta / weight) * (some.T @ some)
+        weighted = samples[rows] * np.sqrt(resp[rows, k])[:, None]
+        second[k] += (eta / weight) * (weighted.T @ weighted)
     return Moments(mass, first, second, moments.centre, steps)
 
 

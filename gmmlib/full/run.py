@@ -42,15 +42,15 @@ class Run:
         self.likely = None  # a component for each row that is likely its best: the last winner
         self.whiteners = self.second = None
 
-    def state(self, found):
+    def state(self, expectation):
         """What `resume` needs to make the M-step."""
-        statistics, about = found
+        statistics, about = expectation
         return statistics._asdict() | {"about": about, "counts": np.array(self.counts)}
 
     def resume(self, state, most):
         """Statistics of the last E-step of an earlier run, to go on from; ValueError if they are not such."""
-        found = dict(state.statistics)
-        counts, dimension = np.asarray(found.pop("counts", 0)), self.Y.shape[1]
+        statistics = dict(state.statistics)
+        counts, dimension = np.asarray(statistics.pop("counts", 0)), self.Y.shape[1]
         n_components = int(counts[-1]) if counts.ndim == 1 and counts.size else 0
         if not 0 < n_components <= most:
             raise ValueError(f"it must have from 1 to {most} components; got {n_components}.")
@@ -62,14 +62,14 @@ class Run:
             "about": (n_components, dimension),
         }
         check_statistics(
-            state._replace(statistics=found), shapes, self.weight, signed=("first", "second", "about")
+            state._replace(statistics=statistics), shapes, self.weight, signed=("first", "second", "about")
         )
         self.algorithm.restore(state.algorithm, len(state.log_likelihoods))
-        about = found.pop("about")
-        found = steps.Statistics(**found), about
-        self.m_step(found)  # second moments that no samples can have are refused
+        about = statistics.pop("about")
+        statistics = steps.Statistics(**statistics), about
+        self.m_step(statistics)  # second moments that no samples can have are refused
         self.counts = counts.tolist()
-        return found
+        return statistics
 
     def start(self):
         """First parameters, from posteriors of 0 and 1 or from what the caller gives."""
@@ -157,9 +157,9 @@ class Run:
         statistics = steps.e_step(posteriors, self.Y, self.weight, about, self.workers, room)
         return (statistics, about), statistics.log_likelihood / statistics.weight
 
-    def m_step(self, found):
+    def m_step(self, expectation):
         """Parameters of the largest expected log joint; prunes, and revives what has died."""
-        (statistics, about), model = found, self.model
+        (statistics, about), model = expectation, self.model
         stays = np.arange(len(about))
         if model.min_weight is not None:
             stays = np.flatnonzero(steps.survivors(statistics.mass, model.min_weight))

@@ -128,9 +128,9 @@ def second_moment_into(matrix, Y, resp, about):
     rows = np.flatnonzero(resp)
     gathered = np.empty((min(ROWS_AT_ONCE, len(rows)), Y.shape[1]))
     for begin in range(0, len(rows), ROWS_AT_ONCE):
-        some = rows[begin : begin + ROWS_AT_ONCE]
-        centred = gathered[: len(some)]
-        _kernels.gather_centred(Y, some, about, resp, 1.0, centred)
+        batch = rows[begin : begin + ROWS_AT_ONCE]
+        centred = gathered[: len(batch)]
+        _kernels.gather_centred(Y, batch, about, resp, 1.0, centred)
         triangular.add_gram(matrix, centred, fresh=begin == 0)
     if not len(rows):
         np.copyto(matrix, 0.0, where=np.tri(len(matrix), dtype=bool))

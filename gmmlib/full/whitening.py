@@ -196,11 +196,11 @@ def _score(Y, whiteners, k, rows, out, buffer):
     """Write the log joint of component k for some rows."""
     W, dimension = triangular.member(whiteners.triangles, k), Y.shape[1]
     for begin in range(0, len(rows), ROWS_AT_ONCE):
-        some = rows[begin : begin + ROWS_AT_ONCE]
-        whitened = buffer[: len(some) * dimension].reshape(len(some), dimension)
-        _kernels.gather(Y, some, whitened)
+        batch = rows[begin : begin + ROWS_AT_ONCE]
+        whitened = buffer[: len(batch) * dimension].reshape(len(batch), dimension)
+        _kernels.gather(Y, batch, whitened)
         triangular.multiply(W, whitened)
-        _kernels.score(whitened, whiteners.offsets[k], some, whiteners.constants[k], out[:, k])
+        _kernels.score(whitened, whiteners.offsets[k], batch, whiteners.constants[k], out[:, k])
 
 
 def _search(Y, whiteners, k, rows, needed, out, buffer):
@@ -211,19 +211,19 @@ def _search(Y, whiteners, k, rows, needed, out, buffer):
     for start, end in whiteners.blocks[1:]:
         n_left = 0
         for begin in range(0, len(rows), ROWS_AT_ONCE):
-            some, distance = rows[begin : begin + ROWS_AT_ONCE], so_far[begin : begin + ROWS_AT_ONCE]
+            batch, distance = rows[begin : begin + ROWS_AT_ONCE], so_far[begin : begin + ROWS_AT_ONCE]
             before, whitened = (
-                buffer[len(some) * first : len(some) * last].reshape(len(some), last - first)
+                buffer[len(batch) * first : len(batch) * last].reshape(len(batch), last - first)
                 for first, last in ((0, start), (start, end))
             )
-            _kernels.gather(Y[:, :start], some, before)
-            _kernels.gather(Y[:, start:end], some, whitened)
+            _kernels.gather(Y[:, :start], batch, before)
+            _kernels.gather(Y[:, start:end], batch, whitened)
             triangular.multiply(W[start:end, start:end], whitened)
             triangular.add_product(whitened, before, W[start:end, :start])
             count = _kernels.advance(
-                whitened, whiteners.offsets[k, start:end], some, distance, constant, needed
+                whitened, whiteners.offsets[k, start:end], batch, distance, constant, needed
             )
-            rows[n_left : n_left + count], so_far[n_left : n_left + count] = some[:count], distance[:count]
+            rows[n_left : n_left + count], so_far[n_left : n_left + count] = batch[:count], distance[:count]
             n_left += count
         rows, so_far = rows[:n_left], so_far[:n_left]
     out[rows, k] = constant - 0.5 * so_far

@@ -67,15 +67,15 @@ def invariants(X, noise_variance=0.0):
             f"X must hold images of at most {LARGEST} pixels, for a bispectrum has a row and a column a "
             f"pixel; got {shape[0]} x {shape[1]}. Shrink the images."
         )
-    apart, half = _differences(shape), fold(shape)
+    differences, half = _differences(shape), fold(shape)
     # Flat full-plane indices of one frequency of each pair f and -f; the other's row is the conjugate.
     row, column = np.divmod(half.bins, shape[1] // 2 + 1)
     first = row * shape[1] + column
     with Workers(ROWS, ROWS) as workers:
-        total = workers.sum(lambda rows: _sums(X[rows], first, apart), len(X))
+        total = workers.sum(lambda rows: _sums(X[rows], first, differences), len(X))
     mean, power, rows = (field / len(X) for field in total)
     B = np.empty((size, size), dtype=complex)
-    mirror = apart[:, 0]
+    mirror = differences[:, 0]
     B[mirror[first]] = rows[:, mirror].conj()
     B[first] = rows
     zero = mean * np.sqrt(size)
@@ -120,35 +120,35 @@ def recover(averages, n_starts=5, max_iter=300, random_state=None):
     max_iter = _checks.positive_integer(max_iter, "max_iter")
     rng = _checks.generator(random_state)
     shape = averages.power.shape
-    apart = _differences(shape)
+    differences = _differences(shape)
     amplitude = np.sqrt(np.maximum(averages.power, 0.0)).ravel()
     amplitude[0] = 0.0  # the mean has no phase, and its terms in B carry none
-    C = averages.bispectrum * (amplitude[:, None] * amplitude * amplitude[apart])
-    found = [
-        _synchronise(C, apart, _unit(fft.fft2(noise)).ravel(), max_iter)
+    C = averages.bispectrum * (amplitude[:, None] * amplitude * amplitude[differences])
+    phases = [
+        _synchronise(C, differences, _unit(fft.fft2(noise)).ravel(), max_iter)
         for noise in rng.standard_normal((n_starts, *shape))
     ]
-    best = max(found, key=lambda pair: pair[0])[1]
+    best = max(phases, key=lambda pair: pair[0])[1]
     image = fft.ifft2((amplitude * best).reshape(shape), norm="ortho").real
     return image + averages.mean
 
 
-def agreement(C, apart, u):
+def agreement(C, differences, u):
     """J(u) of `recover`, and half its slope (D,): where C and the other phases want each u(f)."""
-    wanted = (C * u[apart].conj()) @ u
+    wanted = (C * u[differences].conj()) @ u
     return float((u.conj() @ wanted).real), wanted
 
 
-def _synchronise(C, apart, u, max_iter):
+def _synchronise(C, differences, u, max_iter):
     """Climb from the phases u; return the agreement and the phases reached.
 
     A step that would lead down is taken again with more of the present phases in it, until it climbs.
     """
-    before, wanted = agreement(C, apart, u)
+    before, wanted = agreement(C, differences, u)
     hold = 0.0
     for _ in range(max_iter):
         new = _unit(wanted + hold * u)
-        after, new_wanted = agreement(C, apart, new)
+        after, new_wanted = agreement(C, differences, new)
         if after < before:
             hold = max(2 * hold, np.abs(wanted).mean())
             continue
@@ -158,14 +158,14 @@ def _synchronise(C, apart, u, max_iter):
     return before, u
 
 
-def _sums(X, first, apart):
+def _sums(X, first, differences):
     """Sums of a chunk of images: mean, power (H, W) and rows `first` of the bispectrum (F, D)."""
     X = np.asarray(X, dtype=np.float64)
     z = fft.fft2(X, norm="ortho")
     power = (z.real**2 + z.imag**2).sum(axis=0)
     z = z.reshape(len(X), -1)
     conjugate = z.conj()
-    rows = np.stack([z[:, f] @ (conjugate * z[:, apart[f]]) for f in first])
+    rows = np.stack([z[:, f] @ (conjugate * z[:, differences[f]]) for f in first])
     return Sums(X.mean(axis=(1, 2)).sum(), power, rows)
 
 

@@ -53,12 +53,12 @@ def evaluate(slope, constant, P, labels, weight, n_classes):
     """Statistics of powers P (n, F) of classes (n,); the M components are ordered by class."""
     rows = np.arange(len(P))
     joint = P @ slope + constant
-    own = joint.reshape(len(P), n_classes, -1)[rows, labels]
+    of_class = joint.reshape(len(P), n_classes, -1)[rows, labels]
     of_own, of_all = np.empty(len(P)), np.empty(len(P))
-    _kernels.normalise(own, np.zeros(own.shape[1]), of_own)
+    _kernels.normalise(of_class, np.zeros(of_class.shape[1]), of_own)
     _kernels.normalise(joint, np.zeros(joint.shape[1]), of_all)
     joint *= -1
-    joint.reshape(len(P), n_classes, -1)[rows, labels] += own
+    joint.reshape(len(P), n_classes, -1)[rows, labels] += of_class
     joint *= weight[:, None]
     return Statistics(weight @ (of_own - of_all), joint.sum(axis=0), joint.T @ P, weight.sum())
 
@@ -88,9 +88,9 @@ def objective(logits, filters, problem, workers):
     value, mass, power, total = workers.sum(of, len(problem.P))
     by_filters = 0.5 * w * (mass[:, None] / filters - power / problem.common)
     by_logits = mass - parameters.weights * mass.sum()
-    apart = filters - 1
-    penalty = 0.5 * problem.shrinkage * (apart**2 @ w).sum()
-    return value / total - penalty, by_logits / total, by_filters / total - problem.shrinkage * w * apart
+    excess = filters - 1
+    penalty = 0.5 * problem.shrinkage * (excess**2 @ w).sum()
+    return value / total - penalty, by_logits / total, by_filters / total - problem.shrinkage * w * excess
 
 
 def tempered(parameters, common, multiplicity, temperature):
@@ -171,7 +171,7 @@ def maximise(logits, filters, function, highest, max_iter, report=None):
             note(start, -downhill(start)[0])
         except StopIteration:
             return *unpack(start), np.array(trace)
-        found = minimize(
+        result = minimize(
             downhill,
             start,
             jac=True,
@@ -180,7 +180,7 @@ def maximise(logits, filters, function, highest, max_iter, report=None):
             callback=after_iteration,
             options={"maxiter": max_iter, "maxfun": 2 * max_iter + 20},
         )
-    return *unpack(found.x), np.array(trace)
+    return *unpack(result.x), np.array(trace)
 
 
 def mixture_of(logits, filters, common):

@@ -93,8 +93,8 @@ def scaled_densities(parameters, density):
 
 def log_joint(parameters, density):
     """Log weight plus log density of groups of log densities (n, G, K) under top components, (n, T), nats."""
-    found = scaled_densities(parameters, density)
-    return found.joint + found.best.sum(axis=(1, 2))[:, None]
+    scaled = scaled_densities(parameters, density)
+    return scaled.joint + scaled.best.sum(axis=(1, 2))[:, None]
 
 
 def posteriors(parameters, density, weight):
@@ -175,8 +175,8 @@ def random_top(flat, density, rows, n_top, rng):
     chosen = rng.choice(rows, n_top, replace=False)
     with np.errstate(divide="ignore"):
         joint = density(chosen) + np.log(flat.weights)
-    own = posterior.proba(joint.reshape(-1, joint.shape[2])).reshape(joint.shape).mean(axis=1)
-    conditionals = 0.5 * (own + flat.weights)
+    shares = posterior.proba(joint.reshape(-1, joint.shape[2])).reshape(joint.shape).mean(axis=1)
+    conditionals = 0.5 * (shares + flat.weights)
     return Parameters(np.full(n_top, 1 / n_top), conditionals, flat.spectra)
 
 

@@ -109,7 +109,7 @@ class HierarchicalGMM(steps.Spectral, Additive, Mixture):
             self._run_em(
                 grouped.start(self, P, weight, layout),
                 grouped.e_steps(P, weight, layout, workers, self.fixed_spectra),
-                lambda found: grouped.m_step(*found, self.variance_floor),
+                lambda expectation: grouped.m_step(*expectation, self.variance_floor),
                 lambda parameters: self._set(layout, parameters),
             )
 
@@ -277,9 +277,9 @@ class HierarchicalGMM(steps.Spectral, Additive, Mixture):
 
         def density(rows):
             P = grouped.powers_of_groups(X[rows], layout)
-            found = grouped.log_densities(spectra, P, layout.multiplicity)
-            _checks.log_joints(found.min(axis=1), rows.start)  # every image of the group needs a density
-            return found
+            densities = grouped.log_densities(spectra, P, layout.multiplicity)
+            _checks.log_joints(densities.min(axis=1), rows.start)  # every image of the group needs a density
+            return densities
 
         return density
 

@@ -66,8 +66,8 @@ def separate(starts, mass, power, multiplicity, strength, variance_floor):
     lowest = np.full(start.size, np.log(variance_floor) if variance_floor > 0 else -np.inf)
     bounds = np.stack([lowest, np.full(start.size, np.inf)], axis=1)
     options = {"maxiter": L_BFGS_STEPS}
-    found = minimize(downhill, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
-    return np.exp(found.x).reshape(shape)
+    result = minimize(downhill, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
+    return np.exp(result.x).reshape(shape)
 
 
 def common_spectrum(mass, power, price, variance_floor):
@@ -77,8 +77,8 @@ def common_spectrum(mass, power, price, variance_floor):
     :math:`\sum_k \mathrm{clip}(\tfrac12 (Q_k e^{-\theta_0} - R_k), -\text{price}, \text{price})`, which
     falls: its zero is bracketed by the components' own and found by halving.
     """
-    own = np.maximum(power / mass[:, None], variance_floor)
-    low, high = np.log(own.min(axis=0)), np.log(own.max(axis=0))
+    ratios = np.maximum(power / mass[:, None], variance_floor)
+    low, high = np.log(ratios.min(axis=0)), np.log(ratios.max(axis=0))
     for _ in range(HALVINGS):
         middle = 0.5 * (low + high)
         slope = np.clip(0.5 * (power * np.exp(-middle) - mass[:, None]), -price, price).sum(axis=0)

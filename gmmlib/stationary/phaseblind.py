@@ -141,11 +141,13 @@ def coordinates(X, frame):
     """
     X = _checks.images(X)
     layout = fold(X.shape[1:])
-    own = _checked_frame(frame, layout)
-    u, turned = _turned(X, layout, own)
-    apart = turned[:, own.n_axes :]
-    of_rest = -0.5 * (apart**2 @ (1 / own.rest) + np.log(2 * np.pi * own.rest).sum())
-    return turned[:, : own.n_axes], of_rest + log_volume(u, own.scale, layout.multiplicity, own.softness)
+    checked = _checked_frame(frame, layout)
+    u, rotated = _rotated(X, layout, checked)
+    trailing = rotated[:, checked.n_axes :]
+    of_rest = -0.5 * (trailing**2 @ (1 / checked.rest) + np.log(2 * np.pi * checked.rest).sum())
+    return rotated[:, : checked.n_axes], of_rest + log_volume(
+        u, checked.scale, layout.multiplicity, checked.softness
+    )
 
 
 class PhaseBlindGMM(OfImages, Mixture):
@@ -191,10 +193,10 @@ class PhaseBlindGMM(OfImages, Mixture):
 
     def _fit(self, X, weight):
         layout = fold(X.shape[1:])
-        own = frame(X, sample_weight=weight) if self.frame is None else _checked_frame(self.frame, layout)
+        learned = frame(X, sample_weight=weight) if self.frame is None else _checked_frame(self.frame, layout)
         mixture = self._unfitted_mixture()
-        mixture.fit(coordinates(X, own)[0], sample_weight=weight)
-        self._set(layout, own, mixture)
+        mixture.fit(coordinates(X, learned)[0], sample_weight=weight)
+        self._set(layout, learned, mixture)
 
     @property
     def weights_(self):
@@ -209,8 +211,8 @@ class PhaseBlindGMM(OfImages, Mixture):
     def _draw(self, labels, rng):
         lead, n_samples = self.mixture_.sample_components(labels, rng), len(labels)
         scale, centre, axes, rest, softness = self.frame_
-        turned = np.hstack([lead, np.sqrt(rest) * rng.standard_normal((n_samples, len(rest)))])
-        y = turned @ axes.T + centre
+        rotated = np.hstack([lead, np.sqrt(rest) * rng.standard_normal((n_samples, len(rest)))])
+        y = rotated @ axes.T + centre
         u = softplus(y / (scale * np.sqrt(self._layout.multiplicity)), softness)
         amplitudes = unfold(u * scale, self._layout)
         # White noise has uniform phases with the symmetry of a real image: only its amplitudes are replaced.
@@ -295,10 +297,10 @@ def _spread(amplitudes, scale, multiplicity, softness):
     return u, np.sqrt(multiplicity) * scale * softplus_inverse(u, softness)
 
 
-def _turned(X, layout, own):
+def _rotated(X, layout, frame):
     """Relative amplitudes u and coordinates along the axes, (N, F) each."""
-    u, y = _spread(_amplitudes(X, layout), own.scale, layout.multiplicity, own.softness)
-    return u, (y - own.centre) @ own.axes
+    u, y = _spread(_amplitudes(X, layout), frame.scale, layout.multiplicity, frame.softness)
+    return u, (y - frame.centre) @ frame.axes
 
 
 def _checked_axes(n_axes, most):

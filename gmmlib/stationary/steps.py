@@ -100,10 +100,10 @@ def revive(parameters, variance_floor):
 def random_start(P, multiplicity, n_components, weight, variance_floor, rng):
     """Start each component halfway between one image's powers and their mean, at that image's contrast."""
     chosen = rng.choice(np.flatnonzero(weight), n_components, replace=False)
-    own = P[chosen]
+    powers_of_chosen = P[chosen]
     mean = weight @ P / weight.sum()
-    contrast = own @ multiplicity / (mean @ multiplicity)
-    spectra = 0.5 * (own + mean * contrast[:, None])
+    contrast = powers_of_chosen @ multiplicity / (mean @ multiplicity)
+    spectra = 0.5 * (powers_of_chosen + mean * contrast[:, None])
     return Parameters(np.full(n_components, 1 / n_components), np.maximum(spectra, variance_floor))
 
 

@@ -160,14 +160,14 @@ def e_step(bank, X, weight):
     mass = resp.sum(axis=2) * weight[:, None]
     transform = np.zeros(bank.kernels.shape, dtype=complex)
     for k in np.flatnonzero(mass.any(axis=0)):
-        own = np.flatnonzero(mass[:, k])
-        share = np.zeros((len(own), *bank.layout.shape))
-        share[:, bank.window.rows[:, None], bank.window.columns] = resp[own, k].reshape(
-            len(own), len(bank.window.rows), -1
+        rows = np.flatnonzero(mass[:, k])
+        share = np.zeros((len(rows), *bank.layout.shape))
+        share[:, bank.window.rows[:, None], bank.window.columns] = resp[rows, k].reshape(
+            len(rows), len(bank.window.rows), -1
         )
-        share *= weight[own, None, None]
+        share *= weight[rows, None, None]
         # The conjugate moves each image back by the shifts its posteriors name.
-        transform[k] = np.einsum("nhw,nhw->hw", z[own], fft.rfft2(share, overwrite_x=True).conj())
+        transform[k] = np.einsum("nhw,nhw->hw", z[rows], fft.rfft2(share, overwrite_x=True).conj())
     return Statistics(mass.sum(axis=0), transform, mass.T @ P, weight @ evidence, weight.sum())
 
 
@@ -180,10 +180,10 @@ def m_step(statistics, layout, variance_floor, noise="stationary"):
     mass, transform, power, _, weight = statistics
     held = np.where(mass > 0, mass, 1.0)
     means = fft.irfft2(transform / held[:, None, None], s=layout.shape, norm="ortho")
-    left = power / held[:, None] - powers(means, layout)
+    residual = power / held[:, None] - powers(means, layout)
     if noise == "white":
-        left = level(left, layout)
-    return Parameters(mass / weight, means, np.maximum(left, variance_floor))
+        residual = level(residual, layout)
+    return Parameters(mass / weight, means, np.maximum(residual, variance_floor))
 
 
 def revive(parameters, variance_floor):
