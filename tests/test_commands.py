@@ -208,7 +208,7 @@ def test_a_wheel_leaves_nothing_that_git_sees(copy):
 
 
 def served(copy, command):
-    """The first page, from the address that the command prints; then Ctrl-C."""
+    """The first page, from the address that the command prints."""
     with subprocess.Popen(
         command,
         shell=True,
@@ -225,7 +225,7 @@ def served(copy, command):
             with urllib.request.urlopen(f"{address}/book/intro.html") as page:
                 return page.read()
         finally:
-            os.killpg(process.pid, signal.SIGINT)
+            os.killpg(process.pid, signal.SIGTERM)  # Ctrl-C is ignored by what runs in the background
 
 
 @pytest.mark.parametrize("command", sorted(NOT_RUN))
