@@ -19,9 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from gmmlib import _checks, posterior, storage
 from gmmlib.em.loop import em, record
-from gmmlib.em.workers import Workers, merge
-
-STEP_POWER = 0.6
+from gmmlib.em.workers import Workers
 
 
 class Scoring(NamedTuple):
@@ -147,6 +145,8 @@ class LearnedByEM(Stored):
     Dempster, Laird and Rubin (1977), JRSS B 39.
     """
 
+    _trace = "log_likelihoods_"
+
     def fit(self, X, y=None, sample_weight=None):
         """Fit by EM.
 
@@ -192,7 +192,7 @@ class LearnedByEM(Stored):
                 f"checkpoint must be None with n_init={self.n_init}, for it holds one fit; got "
                 f"{self.checkpoint!r}. Fit from one start after the other, each with its own file."
             )
-        best, rng = None, _checks.generator(self.random_state)
+        best, highest, rng = None, -np.inf, _checks.generator(self.random_state)
         for _ in range(self.n_init):
             one = copy(self).set_params(n_init=1, random_state=rng)
             try:
@@ -200,8 +200,9 @@ class LearnedByEM(Stored):
             except KeyboardInterrupt:
                 self._take_over(one)
                 raise
-            if best is None or one.log_likelihoods_[-1] > best.log_likelihoods_[-1] + posterior.TIE:
-                best = one
+            value = getattr(one, self._trace)[-1]
+            if value > highest + posterior.TIE:
+                best, highest = one, value
         self._take_over(best)
 
     def _take_over(self, other):
@@ -254,87 +255,6 @@ class LearnedByEM(Stored):
         if file is not None and not trace.interrupted:
             file.remove()
         trace.pass_on_interrupt()
-
-
-class Additive:
-    """Mixtures whose E-step leaves statistics that add, so that anybody can run EM over their own storage.
-
-    ``model.m_step(reduce(model.merge, map(model.statistics, parts)))`` is an iteration of EM over the parts.
-    """
-
-    merge = staticmethod(merge)
-
-    def statistics(self, X, sample_weight=None):
-        """Sufficient statistics of rows under the parameters of now: one E-step.
-
-        Parameters
-        ----------
-        X : array-like, (N, ...)
-            Rows like those of `fit`.
-        sample_weight : array-like, (N,), optional
-
-        Returns
-        -------
-        NamedTuple
-            Fields add.  `log_likelihood` is the weighted sum over the rows in nats, `weight` that of the
-            weights.
-        """
-        check_is_fitted(self)
-        return self._statistics_of(X, sample_weight)
-
-    def m_step(self, statistics):
-        """Set the parameters to the maximum for statistics under the parameters of now; returns self.
-
-        The record of the last fit stays as it is.
-        """
-        check_is_fitted(self)
-        self._set_from(statistics)
-        return self
-
-
-class Online:
-    """Mixtures that also learn from one batch after another."""
-
-    def partial_fit(self, X, y=None, sample_weight=None):
-        """Take one step of online EM on a batch of rows, with all posteriors.
-
-        The sufficient statistics, of a unit of weight, move towards those of the batch,
-        ``s <- (1 - eta) s + eta s_batch``, with the step size ``eta = t^-0.6`` at the t-th step; an M-step
-        follows.  The first batch starts the components as `init` says, unless the model is fitted already:
-        then its parameters count as the first step.
-
-        Parameters
-        ----------
-        X : array-like, (N, ...)
-            At least as many rows as components at the first call.
-        y : object
-            Ignored.
-        sample_weight : array-like, (N,), optional
-
-        Returns
-        -------
-        self
-
-        References
-        ----------
-        Cappe and Moulines (2009), JRSS B 71, 593-613, for steps ``t^-a`` with 1/2 < a <= 1; Liang and Klein
-        (2009) for an a that forgets the start quickly.
-        """
-        self._check_settings()
-        first = not hasattr(self, "weights_")
-        if not first:
-            self._check_continuation()
-        X = self._data(X, reset=first)
-        weight = _checks.sample_weight(sample_weight, len(X))
-        if first:
-            _checks.enough_rows(weight, self.n_components)
-        self._take(X, weight, first)
-        return self
-
-
-def step_size(steps):
-    """How far the t-th step of online EM moves towards its batch: ``t^-0.6``, all the way at the first."""
-    return steps**-STEP_POWER
 
 
 class Mixture(LearnedByEM, Scored, DensityMixin, BaseEstimator):

@@ -11,6 +11,9 @@ from scipy.linalg import null_space
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
 
+# Settings of runs that are compared step by step: none ends early.
+WHOLE_RUN = {"max_iter": 50, "tol": 0.0}
+
 
 def fourier_matrix(shape):
     """Write out the unitary transform (D, D): ``(F @ x.ravel())[f]`` is the coefficient at frequency f."""

@@ -18,7 +18,7 @@ IMAGES = RNG.standard_normal((24, 3, 4)) * np.repeat([1.0, 5.0], 12)[:, None, No
 GROUPS = RNG.standard_normal((24, 2, 3, 4)) * np.repeat([1.0, 5.0], 12)[:, None, None, None]
 CLASSES = np.repeat([3, 7], 12)
 
-CONVOLUTIONAL = ConvolutionalGMM(2, max_iter=2, random_state=0)
+CONVOLUTIONAL = ConvolutionalGMM(2, max_iter=2, random_state=0, tol=0.0)
 FULL = FullGMM(2, max_iter=2, random_state=0)
 SUBJECTS = {
     "ConvolutionalGMM": (CONVOLUTIONAL, IMAGES),
@@ -27,12 +27,12 @@ SUBJECTS = {
     "FullGMM, values missing": (FullGMM(2, max_iter=2, allow_missing=True, random_state=0), ROWS),
     "GenerativeClassifier of images": (GenerativeClassifier(CONVOLUTIONAL, random_state=0), IMAGES),
     "GenerativeClassifier of rows": (GenerativeClassifier(FULL, random_state=0), ROWS),
-    "HierarchicalGMM": (HierarchicalGMM(2, 2, max_iter=2, random_state=0), GROUPS),
-    "PenalisedGMM": (PenalisedGMM(2, max_iter=2, random_state=0), IMAGES),
+    "HierarchicalGMM": (HierarchicalGMM(2, 2, max_iter=2, random_state=0, tol=0.0), GROUPS),
+    "PenalisedGMM": (PenalisedGMM(2, max_iter=2, random_state=0, tol=0.0), IMAGES),
     "PhaseBlindGMM": (PhaseBlindGMM(2, max_iter=2, random_state=0), IMAGES),
     "StackedGMM of images": (StackedGMM([CONVOLUTIONAL, FULL]), IMAGES),
     "StackedGMM of rows": (StackedGMM([FULL, FULL]), ROWS),
-    "TransformedGMM": (TransformedGMM(2, max_iter=2, random_state=0), IMAGES),
+    "TransformedGMM": (TransformedGMM(2, max_iter=2, random_state=0, tol=0.0), IMAGES),
 }
 
 # What a fit learns and `init` takes, by the names of the attributes.
@@ -53,3 +53,8 @@ def given(model):
 def scores(model, X):
     """What a model says of rows: log-likelihoods (N,), or log joints (N, C) where it has none."""
     return model.score_samples(X) if hasattr(model, "score_samples") else model.log_joint(X)
+
+
+def trace(model):
+    """What each iteration of a fit has come to."""
+    return model.objectives_ if hasattr(model, "objectives_") else model.log_likelihoods_

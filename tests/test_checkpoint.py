@@ -29,7 +29,7 @@ def images(n=400):
 
 
 def convolutional(**settings):
-    return ConvolutionalGMM(3, max_iter=12, random_state=1, **settings)
+    return ConvolutionalGMM(3, max_iter=12, random_state=1, **settings, tol=0.0)
 
 
 def full(**settings):
@@ -43,7 +43,7 @@ FITS = {
     "full": (lambda **s: full(**s), images().reshape(400, -1)),
     "pruned": (lambda **s: full(min_weight=0.2, **s), images().reshape(400, -1)),
     "random": (lambda **s: full(init="random_from_data", **s), images().reshape(400, -1)),
-    "templates": (lambda **s: TransformedGMM(2, max_iter=6, random_state=1, **s), images(40)),
+    "templates": (lambda **s: TransformedGMM(2, max_iter=6, random_state=1, **s, tol=0.0), images(40)),
 }
 
 
@@ -261,9 +261,15 @@ STARTS = {
     ],
 }
 SMALL = {
-    "ConvolutionalGMM": (lambda **s: ConvolutionalGMM(**{"n_components": 3, "max_iter": 6} | s), images()),
+    "ConvolutionalGMM": (
+        lambda **s: ConvolutionalGMM(**{"n_components": 3, "max_iter": 6, "tol": 0.0} | s),
+        images(),
+    ),
     "FullGMM": (lambda **s: FullGMM(**{"n_components": 4, "max_iter": 6, "tol": 0} | s), ROWS),
-    "TransformedGMM": (lambda **s: TransformedGMM(**{"n_components": 2, "max_iter": 5} | s), images(40)),
+    "TransformedGMM": (
+        lambda **s: TransformedGMM(**{"n_components": 2, "max_iter": 5, "tol": 0.0} | s),
+        images(40),
+    ),
 }
 KINDS = {kind.__name__: kind for kind in (ConvolutionalGMM, FullGMM, TransformedGMM)}
 ENDS = {"checkpoint", "callback", "progress", "n_init"}  # decide nothing
@@ -359,7 +365,7 @@ def test_labels_of_rows_that_are_left_out_decide_which_start_is_meant(path):
 def test_any_stream_of_numpy_goes_on(bits, path):
     def make(**settings):
         generator = np.random.Generator(bits(5))
-        return ConvolutionalGMM(3, max_iter=9, algorithm="sem", random_state=generator, **settings)
+        return ConvolutionalGMM(3, max_iter=9, algorithm="sem", random_state=generator, **settings, tol=0.0)
 
     stopped(make, images(), path)
     assert_same_bits(make(checkpoint=path).fit(images()), make().fit(images()))
@@ -370,7 +376,7 @@ def test_a_stream_that_has_been_drawn_from_is_another_one(path):
         generator = np.random.default_rng(5)
         generator.random(draws)
         generator.spawn(children)
-        return ConvolutionalGMM(3, max_iter=9, algorithm="sem", random_state=generator, **settings)
+        return ConvolutionalGMM(3, max_iter=9, algorithm="sem", random_state=generator, **settings, tol=0.0)
 
     stopped(lambda **s: make(2, 0, **s), images(), path)
     refused(lambda **s: make(3, 0, **s), images(), path, "another fit .random_state: 'Generator in state")

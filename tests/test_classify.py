@@ -85,7 +85,7 @@ def test_one_gaussian_a_class_is_quadratic_discriminant_analysis():
 
 
 def test_images_are_scored_by_dense_stationary_gaussians():
-    classifier = GenerativeClassifier(ConvolutionalGMM(1, max_iter=1)).fit(IMAGES, TEXTURE)
+    classifier = GenerativeClassifier(ConvolutionalGMM(1, max_iter=1, tol=0.0)).fit(IMAGES, TEXTURE)
     expected = []
     for c in range(2):
         own = oracles.full_powers(IMAGES[TEXTURE == c]).mean(axis=0)
@@ -175,7 +175,7 @@ def test_classifiers_are_searched_and_validated_by_scikit_learn():
 LAYERS = [FrozenEstimator(FullGMM(3, random_state=0).fit(X)), FullGMM(1, reg_covar=0.1)]
 STORED = [
     (FullGMM(2, reg_covar=0.1), X, Y),
-    (ConvolutionalGMM(2, max_iter=3), IMAGES, TEXTURE),
+    (ConvolutionalGMM(2, max_iter=3, tol=0.0), IMAGES, TEXTURE),
     (StackedGMM(LAYERS, "log_joint"), X, Y == "a"),
 ]
 
@@ -310,7 +310,7 @@ def test_a_class_too_small_for_its_density_is_named():
 
 
 def test_other_sizes_than_those_of_the_fit_are_refused():
-    classifier = GenerativeClassifier(ConvolutionalGMM(1)).fit(IMAGES, TEXTURE)
+    classifier = GenerativeClassifier(ConvolutionalGMM(1, max_iter=50, tol=0.0)).fit(IMAGES, TEXTURE)
     with pytest.raises(ValueError, match="X must hold images of 3 x 5 pixels"):
         classifier.predict(np.zeros((2, 5, 3)))
     with pytest.raises(ValueError, match=r"array of shape \(N, H, W\); got shape \(2, 15\)"):
@@ -323,8 +323,8 @@ def test_other_sizes_than_those_of_the_fit_are_refused():
 @pytest.mark.parametrize(
     ("density", "rows"),
     [
-        (ConvolutionalGMM(2, max_iter=3, random_state=0), lambda X: X),
-        (PenalisedGMM(2, max_iter=3, random_state=0), lambda X: X),
+        (ConvolutionalGMM(2, max_iter=3, random_state=0, tol=0.0), lambda X: X),
+        (PenalisedGMM(2, max_iter=3, random_state=0, tol=0.0), lambda X: X),
         (FullGMM(3, max_iter=3, reg_covar=1e-2, random_state=0), lambda X: X.reshape(len(X), -1)),
     ],
     ids=["convolutional", "penalised", "full"],

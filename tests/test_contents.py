@@ -201,7 +201,7 @@ def test_settings_are_checked_as_those_of_a_caller(saved, tmp_path):  # noqa: F8
 
 
 def test_what_has_no_power_at_zero_frequency_is_not_loaded_as_if_it_had(tmp_path):
-    model = ConvolutionalGMM(2, zero_mean_patches=True, max_iter=2, random_state=0).fit(IMAGES)
+    model = ConvolutionalGMM(2, zero_mean_patches=True, max_iter=2, random_state=0, tol=0.0).fit(IMAGES)
     model.save(tmp_path / "model.npz")
     with np.load(tmp_path / "model.npz") as file:
         contents = dict(file)
@@ -259,7 +259,10 @@ def test_densities_of_rows_of_different_widths_make_no_classifier(tmp_path):
     "codes", [[], ["posterior"], ["posterior", "other"], [1, 2], {"a": 1, "b": 2}, None, 3]
 )
 def test_a_stack_of_impossible_codes_is_refused(tmp_path, codes):
-    layers = [ConvolutionalGMM(3, max_iter=2, random_state=0), FullGMM(2, max_iter=2, random_state=0)]
+    layers = [
+        ConvolutionalGMM(3, max_iter=2, random_state=0, tol=0.0),
+        FullGMM(2, max_iter=2, random_state=0),
+    ]
     StackedGMM(layers).fit(IMAGES).save(tmp_path / "model.npz")
     with np.load(tmp_path / "model.npz") as file:
         contents = with_settings(dict(file), lambda own: own.update(codes=codes))
@@ -276,7 +279,7 @@ def test_models_of_all_ways_to_learn_come_back(tmp_path):
     """Runs, single steps, steps after a run and after loading, pruned components, and sums of mixtures."""
     path = tmp_path / "model.npz"
     for make, X in (
-        (lambda: ConvolutionalGMM(2, max_iter=2, random_state=0), IMAGES),
+        (lambda: ConvolutionalGMM(2, max_iter=2, random_state=0, tol=0.0), IMAGES),
         (lambda: FullGMM(2, random_state=0), ROWS),
     ):
         models = [
@@ -300,13 +303,16 @@ def test_models_of_all_ways_to_learn_come_back(tmp_path):
 
 
 CHANGED = [
-    (lambda: ConvolutionalGMM(2, max_iter=2, random_state=0).fit(IMAGES), {"n_components": 3}),
-    (lambda: ConvolutionalGMM(2, max_iter=2, random_state=0).fit(IMAGES), {"zero_mean_patches": True}),
+    (lambda: ConvolutionalGMM(2, max_iter=2, random_state=0, tol=0.0).fit(IMAGES), {"n_components": 3}),
+    (
+        lambda: ConvolutionalGMM(2, max_iter=2, random_state=0, tol=0.0).fit(IMAGES),
+        {"zero_mean_patches": True},
+    ),
     (lambda: FullGMM(2, max_iter=2, random_state=0).fit(ROWS), {"n_components": 1}),
     (lambda: FullGMM(2, max_iter=2, random_state=0).fit(ROWS), {"zero_means": True}),
     (lambda: FullGMM(2, max_iter=2, random_state=0).fit(ROWS), {"max_iter": -1}),
-    (lambda: TransformedGMM(2, max_iter=1, random_state=0).fit(IMAGES), {"max_shift": 1}),
-    (lambda: TransformedGMM(2, max_iter=1, random_state=0).fit(IMAGES), {"n_components": 1}),
+    (lambda: TransformedGMM(2, max_iter=1, random_state=0, tol=0.0).fit(IMAGES), {"max_shift": 1}),
+    (lambda: TransformedGMM(2, max_iter=1, random_state=0, tol=0.0).fit(IMAGES), {"n_components": 1}),
     (MODELS["HierarchicalGMM"], {"n_top": 3}),
     (MODELS["HierarchicalGMM"], {"n_components": 3}),
     (MODELS["DiscriminativeGMM"], {"n_components": 3}),

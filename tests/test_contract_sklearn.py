@@ -80,19 +80,19 @@ class OfRows(BaseEstimator):
     transform = passed_on("transform")
 
 
-LOWEST = ConvolutionalGMM(2, max_iter=2, random_state=0)
+LOWEST = ConvolutionalGMM(2, max_iter=2, random_state=0, tol=0.0)
 CHECKED = {
-    "ConvolutionalGMM": OfRows(ConvolutionalGMM(2, max_iter=3, random_state=0)),
+    "ConvolutionalGMM": OfRows(ConvolutionalGMM(2, max_iter=3, random_state=0, tol=0.0)),
     "DiscriminativeGMM": OfRows(DiscriminativeGMM(1, max_iter=3, random_state=0)),
     "FullGMM": FullGMM(2, random_state=0),
-    "GenerativeClassifier of images": OfRows(GenerativeClassifier(ConvolutionalGMM(1, max_iter=2))),
+    "GenerativeClassifier of images": OfRows(GenerativeClassifier(ConvolutionalGMM(1, max_iter=2, tol=0.0))),
     "GenerativeClassifier of rows": GenerativeClassifier(FullGMM(1)),
-    "HierarchicalGMM": OfRows(HierarchicalGMM(2, 2, max_iter=3, random_state=0)),
-    "PenalisedGMM": OfRows(PenalisedGMM(2, max_iter=3, random_state=0)),
+    "HierarchicalGMM": OfRows(HierarchicalGMM(2, 2, max_iter=3, random_state=0, tol=0.0)),
+    "PenalisedGMM": OfRows(PenalisedGMM(2, max_iter=3, random_state=0, tol=0.0)),
     "PhaseBlindGMM": OfRows(PhaseBlindGMM(2, max_iter=3, random_state=0)),
     "StackedGMM of images": OfRows(StackedGMM([LOWEST, FullGMM(1)])),
     "StackedGMM of rows": StackedGMM([FullGMM(2, random_state=0), FullGMM(1)]),
-    "TransformedGMM": OfRows(TransformedGMM(2, max_iter=3, random_state=0)),
+    "TransformedGMM": OfRows(TransformedGMM(2, max_iter=3, random_state=0, tol=0.0)),
 }
 DRAWN = "the start is drawn from the rows, and repeated rows are others to draw from"
 WORDS = "the text says how many rows there are and how many are needed, in other words"

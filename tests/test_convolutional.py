@@ -38,7 +38,10 @@ def planted(weights, full, **settings):
     if settings.get("zero_mean_patches"):
         x -= x.mean(axis=(1, 2), keepdims=True)
     model = ConvolutionalGMM(
-        len(weights), init=start(weights, full), callback=lambda model, iteration: True, **settings
+        len(weights),
+        init=start(weights, full),
+        callback=lambda model, iteration: True,
+        **oracles.WHOLE_RUN | settings,
     )
     return model.fit(x)
 
@@ -53,7 +56,7 @@ def textures(n=240, shape=(5, 4), seed=0):
 def fit(x, n_components=3, **settings):
     weight = settings.pop("sample_weight", None)
     settings = {"max_iter": 12, "random_state": 3, "variance_floor": 0.0} | settings
-    return ConvolutionalGMM(n_components, **settings).fit(x, sample_weight=weight)
+    return ConvolutionalGMM(n_components, **oracles.WHOLE_RUN | settings).fit(x, sample_weight=weight)
 
 
 def assert_same_fit(a, b, rtol=1e-9):
@@ -488,7 +491,7 @@ FIT_MESSAGES = [
 @pytest.mark.parametrize(("settings", "x", "text"), FIT_MESSAGES)
 def test_the_message_of_fit(settings, x, text):
     with pytest.raises(ValueError) as caught:
-        ConvolutionalGMM(**({"n_components": 2, "random_state": 0} | settings)).fit(x)
+        ConvolutionalGMM(**({"n_components": 2, "random_state": 0} | oracles.WHOLE_RUN | settings)).fit(x)
     assert str(caught.value) == text
 
 

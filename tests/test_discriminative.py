@@ -39,7 +39,9 @@ def draw(shape, n=90, seed=0):
     spectra = half(full)
     start = {"weights": weights, "spectra": spectra}
     noise = np.random.default_rng(1).standard_normal((len(weights), *shape))
-    model = ConvolutionalGMM(len(weights), init=start, callback=lambda *_: True).fit(noise)
+    model = ConvolutionalGMM(len(weights), init=start, callback=lambda *_: True, max_iter=50, tol=0.0).fit(
+        noise
+    )
     x, components = model.sample(n, seed)
     order = np.random.default_rng(seed).permutation(n)
     return x[order], components[order] // N_COMPONENTS
@@ -179,7 +181,7 @@ def test_training_on_the_class_raises_the_conditional_likelihood_at_the_price_of
         own = joint[np.arange(len(x)), y]
         return (own - logsumexp(joint, axis=1)).mean(), own.mean()
 
-    by_em = GenerativeClassifier(ConvolutionalGMM(2, max_iter=60), random_state=0).fit(x, y)
+    by_em = GenerativeClassifier(ConvolutionalGMM(2, max_iter=60, tol=0.0), random_state=0).fit(x, y)
     by_class = fit(x, y, max_iter=60, em_iter=60, shrinkage=0.0)
     before, after = likelihoods(by_em.log_joint(x)), likelihoods(by_class.log_joint(x))
     assert after[0] > before[0]

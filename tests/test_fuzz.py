@@ -39,21 +39,21 @@ IMAGES = RNG.standard_normal((40, 4, 5))
 ROWS = RNG.standard_normal((40, 3))
 LABELS = np.arange(40) % 2
 MODELS = {
-    "ConvolutionalGMM": lambda: ConvolutionalGMM(2, max_iter=2, random_state=0).fit(IMAGES),
+    "ConvolutionalGMM": lambda: ConvolutionalGMM(2, max_iter=2, random_state=0, tol=0.0).fit(IMAGES),
     "FullGMM": lambda: FullGMM(2, max_iter=2, random_state=0).fit(ROWS),
     "StackedGMM": lambda: StackedGMM(
-        [ConvolutionalGMM(3, max_iter=2, random_state=0), FullGMM(2, max_iter=2, random_state=0)]
+        [ConvolutionalGMM(3, max_iter=2, random_state=0, tol=0.0), FullGMM(2, max_iter=2, random_state=0)]
     ).fit(IMAGES),
     "GenerativeClassifier": lambda: GenerativeClassifier(FullGMM(1, max_iter=2, random_state=0)).fit(
         ROWS, LABELS
     ),
     "DiscriminativeGMM": lambda: DiscriminativeGMM(1, max_iter=2, random_state=0).fit(IMAGES, LABELS),
-    "HierarchicalGMM": lambda: HierarchicalGMM(2, 2, max_iter=2, random_state=0).fit(
+    "HierarchicalGMM": lambda: HierarchicalGMM(2, 2, max_iter=2, random_state=0, tol=0.0).fit(
         IMAGES.reshape(10, 4, 4, 5)
     ),
-    "PenalisedGMM": lambda: PenalisedGMM(2, max_iter=2, random_state=0).fit(IMAGES),
+    "PenalisedGMM": lambda: PenalisedGMM(2, max_iter=2, random_state=0, tol=0.0).fit(IMAGES),
     "PhaseBlindGMM": lambda: PhaseBlindGMM(1, max_iter=2, random_state=0).fit(IMAGES),
-    "TransformedGMM": lambda: TransformedGMM(2, max_iter=2, random_state=0).fit(IMAGES),
+    "TransformedGMM": lambda: TransformedGMM(2, max_iter=2, random_state=0, tol=0.0).fit(IMAGES),
 }
 
 

@@ -374,13 +374,13 @@ def test_bad_draws_are_refused(fitted, name, method, argument):
 
 SMALL = 1e-120
 OUT_OF_REACH = {
-    "ConvolutionalGMM": ConvolutionalGMM(2, variance_floor=SMALL**2, max_iter=1, random_state=0),
+    "ConvolutionalGMM": ConvolutionalGMM(2, variance_floor=SMALL**2, max_iter=1, random_state=0, tol=0.0),
     "FullGMM": FullGMM(2, reg_covar=SMALL**2, max_iter=1, random_state=0),
     "FullGMM, values missing": FullGMM(2, reg_covar=SMALL**2, max_iter=1, allow_missing=True, random_state=0),
     "GenerativeClassifier of rows": GenerativeClassifier(KernelDensity(kernel="tophat", bandwidth=SMALL)),
-    "HierarchicalGMM": HierarchicalGMM(2, 2, variance_floor=SMALL**2, max_iter=1, random_state=0),
+    "HierarchicalGMM": HierarchicalGMM(2, 2, variance_floor=SMALL**2, max_iter=1, random_state=0, tol=0.0),
     "PhaseBlindGMM": PhaseBlindGMM(2, reg_covar=SMALL**2, max_iter=1, random_state=0),
-    "TransformedGMM": TransformedGMM(2, variance_floor=SMALL**2, max_iter=1, random_state=0),
+    "TransformedGMM": TransformedGMM(2, variance_floor=SMALL**2, max_iter=1, random_state=0, tol=0.0),
 }
 
 

@@ -169,7 +169,7 @@ def double(x):
 FIT = """import numpy as np
 from gmmlib import ConvolutionalGMM, FullGMM
 X = np.random.default_rng(0).normal(size=(50, 4, 4))
-print(ConvolutionalGMM(2, random_state=0, max_iter=2).fit(X).score(X))
+print(ConvolutionalGMM(2, random_state=0, max_iter=2, tol=0).fit(X).score(X))
 print(FullGMM(2, random_state=0, max_iter=2).fit(X.reshape(50, -1)).score(X.reshape(50, -1)))
 """
 

@@ -41,7 +41,7 @@ IMAGES, LABELS = textures()
 
 
 def lowest(n_components=4, **others):
-    return ConvolutionalGMM(n_components, **{"max_iter": 5, "random_state": 1} | others)
+    return ConvolutionalGMM(n_components, **{"max_iter": 5, "tol": 0.0, "random_state": 1} | others)
 
 
 def upper(n_components=3, **others):
@@ -575,7 +575,7 @@ WRONG_SETTINGS = [
         "{path} holds no usable StackedGMM: reg_covar must be a finite number >= 0; got -1.",
     ),
     (
-        layer(0, settings=settings_of(ConvolutionalGMM(5))),
+        layer(0, settings=settings_of(ConvolutionalGMM(5, max_iter=50, tol=0.0))),
         "{path} holds no usable StackedGMM: {path}[0]['weights'] must",
     ),
     (

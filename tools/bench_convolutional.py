@@ -70,7 +70,7 @@ def against_scikit_learn(X):
     flat = X.reshape(len(X), -1)
 
     def ours(n):
-        ConvolutionalGMM(N_COMPONENTS, zero_mean_patches=True, max_iter=n, random_state=0).fit(X)
+        ConvolutionalGMM(N_COMPONENTS, zero_mean_patches=True, max_iter=n, random_state=0, tol=0.0).fit(X)
 
     def theirs(n):
         model = GaussianMixture(
@@ -94,7 +94,7 @@ def against_scikit_learn(X):
 def memory(X, n_powers):
     """Peak memory of `fit` beyond its input, beside the array of powers."""
     tracemalloc.start()
-    ConvolutionalGMM(N_COMPONENTS, zero_mean_patches=True, max_iter=2, random_state=0).fit(X)
+    ConvolutionalGMM(N_COMPONENTS, zero_mean_patches=True, max_iter=2, random_state=0, tol=0.0).fit(X)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     array = len(X) * n_powers * 8
@@ -114,7 +114,9 @@ def rows():
     X = patches.remove_mean(drawn)
     layout = fold((SIDE, SIDE), zero_frequency=False)
     P = all_powers(X, layout)
-    model = ConvolutionalGMM(N_COMPONENTS, zero_mean_patches=True, max_iter=10, random_state=0).fit(X)
+    model = ConvolutionalGMM(N_COMPONENTS, zero_mean_patches=True, max_iter=10, random_state=0, tol=0.0).fit(
+        X
+    )
     yield iteration(P, layout, model._parameters, "at most 2, goal 1.5")
     yield against_scikit_learn(X)
     yield memory(X, P.shape[1])
@@ -122,7 +124,9 @@ def rows():
     layout = fold(digits.shape[1:])
     P = all_powers(digits, layout)
     for n_components in (32, 128):
-        model = ConvolutionalGMM(n_components, variance_floor=1e-4, max_iter=10, random_state=0).fit(digits)
+        model = ConvolutionalGMM(n_components, variance_floor=1e-4, max_iter=10, random_state=0, tol=0.0).fit(
+            digits
+        )
         yield iteration(P, layout, model._parameters, "at most 1.6")
     yield normalise_kernel(20_000, 32)
     yield normalise_kernel(20_000, 128)

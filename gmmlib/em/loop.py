@@ -34,7 +34,7 @@ class Trace(NamedTuple):
 
 def record(model, log_likelihoods, converged=False):
     """Set what a run has come to on a model, while it goes on and at its end."""
-    model.log_likelihoods_ = np.array(log_likelihoods)
+    setattr(model, model._trace, np.array(log_likelihoods))
     model.converged_ = bool(converged)
     model.n_iter_ = len(log_likelihoods) - 1
 
@@ -87,7 +87,7 @@ def em(
         Iterations at most.
     tol : float
         Stop when an iteration changes the mean log-likelihood by less; 0 never stops early, and nor does
-        a algorithm that has not settled.
+        an algorithm that has not settled.
     algorithm : Algorithm, optional
         Made ready before each E-step, which applies it.
     callback : callable, optional

@@ -4,7 +4,8 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from gmmlib import _checks
-from gmmlib.base import Additive, Mixture, Online, Scoring
+from gmmlib.base import Mixture, Scoring
+from gmmlib.em.batches import Additive, Online
 from gmmlib.em.checkpoint import Checkpoint
 from gmmlib.em.loop import Saved, record, warn_of_empty
 from gmmlib.em.workers import Workers

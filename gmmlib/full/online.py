@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gmmlib.base import step_size
+from gmmlib.em.batches import step_size
 
 
 class Moments(NamedTuple):

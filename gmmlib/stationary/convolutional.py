@@ -10,9 +10,10 @@ from scipy import fft
 from sklearn.utils.validation import check_is_fitted
 
 from gmmlib import _checks, _contents, storage
-from gmmlib.base import Additive, Mixture, OfImages, Online, Scoring, step_size
+from gmmlib.base import Mixture, OfImages, Scoring
 from gmmlib.em import checkpoint
 from gmmlib.em.algorithm import Algorithm
+from gmmlib.em.batches import Additive, Online, step_size
 from gmmlib.em.checkpoint import Checkpoint
 from gmmlib.em.loop import Saved, record, warn_of_empty
 from gmmlib.em.workers import Workers, block_size
@@ -64,12 +65,12 @@ class ConvolutionalGMM(steps.Spectral, Additive, Online, OfImages, Mixture):
 
     def __init__(
         self,
-        n_components,
+        n_components=1,
         *,
         zero_mean_patches=False,
         variance_floor=1e-6,
-        max_iter=50,
-        tol=0.0,
+        max_iter=100,
+        tol=1e-3,
         init="random_from_data",
         n_init=1,
         algorithm="em",
@@ -189,7 +190,7 @@ class ConvolutionalGMM(steps.Spectral, Additive, Online, OfImages, Mixture):
         arrays = {
             "weights": self.weights_,
             "spectra": self.spectra_,
-            "log_likelihoods": self.log_likelihoods_,
+            "log_likelihoods": getattr(self, self._trace),
             "converged": np.array(int(self.converged_)),
             "n_iter": np.array(self.n_iter_),
             "image_shape": np.array(self.image_shape_),
@@ -206,7 +207,9 @@ class ConvolutionalGMM(steps.Spectral, Additive, Online, OfImages, Mixture):
         layout = fold(shape, zero_frequency=not model.zero_mean_patches)
         model._set(layout, steps.given(arrays, model.n_components, layout, where))
         _contents.whole_plane(arrays["spectra"], model.spectra_, f"{where}['spectra']")
-        model.log_likelihoods_, model.converged_, model.n_iter_ = _contents.run(arrays, where, online=True)
+        values, converged, n_iter = _contents.run(arrays, where, online=True)
+        record(model, values, converged)
+        model.n_iter_ = n_iter
         return model
 
     def _check_settings(self):

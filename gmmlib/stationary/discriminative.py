@@ -66,7 +66,7 @@ class DiscriminativeGMM(OfImages, ClassifierMixin, BayesRule, BaseEstimator):
 
     def __init__(
         self,
-        n_components,
+        n_components=1,
         *,
         shrinkage=1e-3,
         temperature=10.0,
@@ -208,12 +208,11 @@ class DiscriminativeGMM(OfImages, ClassifierMixin, BayesRule, BaseEstimator):
         return hasattr(self, "mixture_")
 
     def _check_settings(self):
-        for name in ("n_components", "max_iter", "em_iter", "chunk_size"):
-            _checks.positive_integer(getattr(self, name), name)
         _checks.positive(self.variance_floor, "variance_floor")
+        _checks.settings(self)
+        _checks.positive_integer(self.em_iter, "em_iter")
         _checks.positive(self.temperature, "temperature")
         _checks.non_negative(self.shrinkage, "shrinkage")
-        _checks.callback(self.callback)
 
     def _workers(self, layout):
         return Workers(self.chunk_size, block_size(math.prod(layout.shape)))
@@ -250,6 +249,7 @@ class DiscriminativeGMM(OfImages, ClassifierMixin, BayesRule, BaseEstimator):
                 variance_floor=self.variance_floor,
                 random_state=rng,
                 chunk_size=self.chunk_size,
+                tol=0.0,
             ).fit(X[rows], sample_weight=weight[rows])
             weights.append(weight[rows].sum() / weight.sum() * mixture.weights_)
             layout = fold(X.shape[1:])

@@ -158,6 +158,13 @@ def m_step(statistics, before, variance_floor):
     return Parameters(top / weight, conditionals, spectra)
 
 
+def draw(conditionals, n_views, rng):
+    """Draw G lower components for each of n groups with weights (n, K): integers (n, G)."""
+    upto = np.cumsum(conditionals, axis=1)[:, None]
+    height = rng.random((len(upto), n_views, 1)) * upto[..., -1:]
+    return (upto <= height).sum(axis=2)
+
+
 def random_top(flat, density, rows, n_top, rng):
     """Start each top component halfway between the lower components of one group and those of all.
 
@@ -206,6 +213,23 @@ def given(mapping, n_top, n_components, layout, name):
 def powers_of_groups(X, layout):
     """Distinct powers (n, G, F) of groups of images (n, G, H, W)."""
     return powers(X.reshape(-1, *X.shape[2:]), layout).reshape(*X.shape[:2], -1)
+
+
+def all_powers(X, layout, workers):
+    """Powers (N, G, F) of all groups."""
+    out = np.empty((*X.shape[:2], len(layout.bins)))
+    return workers.fill(lambda rows: powers_of_groups(X[rows], layout), out)
+
+
+def densities(X, spectra, layout):
+    """Rows of groups (N, G, H, W) to the log densities (n, G, K) of their images."""
+
+    def of(rows):
+        values = log_densities(spectra, powers_of_groups(X[rows], layout), layout.multiplicity)
+        _checks.log_joints(values.min(axis=1), rows.start)  # every image of the group needs a density
+        return values
+
+    return of
 
 
 def start(model, P, weight, layout):

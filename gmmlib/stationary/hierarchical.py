@@ -7,7 +7,8 @@ from scipy import fft
 from sklearn.utils.validation import check_is_fitted
 
 from gmmlib import _checks, _contents, storage
-from gmmlib.base import Additive, Mixture, Scoring
+from gmmlib.base import Mixture, Scoring
+from gmmlib.em.batches import Additive
 from gmmlib.em.workers import Workers, block_size
 from gmmlib.spectrum import fold, unfold
 from gmmlib.stationary import grouped, steps
@@ -53,22 +54,18 @@ class HierarchicalGMM(steps.Spectral, Additive, Mixture):
         Dimensions that the density counts for each image, as in `ConvolutionalGMM`.
     log_likelihoods_, converged_, n_iter_
         As in `gmmlib.base.LearnedByEM`.
-
-    References
-    ----------
-    Dempster, Laird and Rubin (1977), JRSS B 39, for EM.
     """
 
     def __init__(
         self,
-        n_components,
-        n_top,
+        n_components=1,
+        n_top=1,
         *,
         zero_mean_patches=False,
         variance_floor=1e-6,
         fixed_spectra=False,
-        max_iter=50,
-        tol=0.0,
+        max_iter=100,
+        tol=1e-3,
         init="random_from_data",
         n_init=1,
         random_state=None,
@@ -100,10 +97,7 @@ class HierarchicalGMM(steps.Spectral, Additive, Mixture):
     def _fit(self, X, weight):
         layout = steps.layout_of(X.shape[2:], self.zero_mean_patches)
         with self._workers(X) as workers:
-            P = workers.fill(
-                lambda rows: grouped.powers_of_groups(X[rows], layout),
-                np.empty((*X.shape[:2], len(layout.bins))),
-            )
+            P = grouped.all_powers(X, layout, workers)
             views = P.reshape(-1, P.shape[2]), np.repeat(weight, P.shape[1])
             steps.check_variance(*views, layout, self.variance_floor)
             self._run_em(
@@ -117,11 +111,11 @@ class HierarchicalGMM(steps.Spectral, Additive, Mixture):
         X = self._data(X)
         weight = _checks.sample_weight(sample_weight, len(X))
         parameters, layout = self._parameters, self._layout
+        densities = grouped.densities(X, parameters.spectra, layout)
 
         def of(rows):
-            P = grouped.powers_of_groups(X[rows], layout)
-            density = grouped.log_densities(parameters.spectra, P, layout.multiplicity)
-            return grouped.e_step(parameters, density, None if self.fixed_spectra else P, weight[rows])
+            powers = None if self.fixed_spectra else grouped.powers_of_groups(X[rows], layout)
+            return grouped.e_step(parameters, densities(rows), powers, weight[rows])
 
         with self._workers(X) as workers:
             return workers.sum(of, len(X))
@@ -132,7 +126,8 @@ class HierarchicalGMM(steps.Spectral, Additive, Mixture):
     def _scoring(self, X, everything):
         """How `Mixture` scores groups; G may differ from that of the fit."""
         X = self._data(X)
-        parameters, densities = self._parameters, self._densities(X)
+        parameters = self._parameters
+        densities = grouped.densities(X, parameters.spectra, self._layout)
 
         def log_joint(rows):
             return grouped.log_joint(parameters, densities(rows))
@@ -148,14 +143,15 @@ class HierarchicalGMM(steps.Spectral, Additive, Mixture):
         return n_top * n_components - 1 + n_components * len(self._layout.bins)
 
     def predict_views(self, X):
-        """Most probable lower component of each image in the light of its whole group, (N, G)."""
+        """Most probable lower component of each image given its whole group, (N, G)."""
         return self.predict_views_proba(X).argmax(axis=2)
 
     def predict_views_proba(self, X):
         """Posterior of each lower component of each image given its whole group, (N, G, K)."""
         check_is_fitted(self)
         X = self._data(X)
-        parameters, densities = self._parameters, self._densities(X)
+        parameters = self._parameters
+        densities = grouped.densities(X, parameters.spectra, self._layout)
 
         def lower(rows):
             density = densities(rows)
@@ -199,10 +195,8 @@ class HierarchicalGMM(steps.Spectral, Additive, Mixture):
 
     def _draw_groups(self, top, n_views, rng):
         """Images and their lower components."""
-        upto = np.cumsum(self.conditionals_, axis=1)[top][:, None]
-        height = rng.random((len(top), n_views, 1)) * upto[..., -1:]
-        lower = (upto <= height).sum(axis=2)
-        noise = fft.rfft2(rng.standard_normal((len(top), n_views, *self.image_shape_)))
+        lower = grouped.draw(self.conditionals_[top], n_views, rng)
+        noise = fft.rfft2(rng.standard_normal((*lower.shape, *self.image_shape_)))
         return fft.irfft2(noise * np.sqrt(self.spectra_)[lower], s=self.image_shape_), lower
 
     _array_names = (*LEARNED, "log_likelihoods", "converged", "n_iter", "image_shape")
@@ -212,9 +206,8 @@ class HierarchicalGMM(steps.Spectral, Additive, Mixture):
         check_is_fitted(self)
         arrays = {name: np.asarray(getattr(self, f"{name}_")) for name in self._array_names}
         arrays |= {name: arrays[name].astype(int) for name in ("converged", "n_iter")}
-        fitted = {"n_top": len(self.top_weights_), "n_components": len(self.spectra_)}
-        fitted["zero_mean_patches"] = self._leaves_out()
-        return _contents.settings(self, **fitted), arrays
+        sides = {"n_top": len(self.top_weights_), "n_components": len(self.spectra_)}
+        return _contents.settings(self, **sides, zero_mean_patches=self._leaves_out()), arrays
 
     @classmethod
     def from_arrays(cls, settings, arrays, where):
@@ -270,18 +263,6 @@ class HierarchicalGMM(steps.Spectral, Additive, Mixture):
         self.top_weights_ = parameters.top_weights
         self.conditionals_ = parameters.conditionals
         self.spectra_ = unfold(parameters.spectra, layout)
-
-    def _densities(self, X):
-        """Rows of groups to the log densities of their images under each lower component, (n, G, K)."""
-        layout, spectra = self._layout, self._parameters.spectra
-
-        def density(rows):
-            P = grouped.powers_of_groups(X[rows], layout)
-            densities = grouped.log_densities(spectra, P, layout.multiplicity)
-            _checks.log_joints(densities.min(axis=1), rows.start)  # every image of the group needs a density
-            return densities
-
-        return density
 
 
 def _groups(X, shape=None):

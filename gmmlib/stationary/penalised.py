@@ -111,7 +111,7 @@ class PenalisedGMM(ConvolutionalGMM):
 
     Attributes
     ----------
-    log_likelihoods_ : ndarray, (number of iterations + 1,)
+    objectives_ : ndarray, (number of iterations + 1,)
         The objective, mean log-likelihood less penalty, in nats per image: it never falls, unless a
         component lost all its images and was re-initialised, which warns.  `score` has no penalty in it.
     common_spectrum_ : ndarray, (H, W//2 + 1)
@@ -122,16 +122,18 @@ class PenalisedGMM(ConvolutionalGMM):
     Others are as in `ConvolutionalGMM`.
     """
 
+    _trace = "objectives_"
+
     def __init__(
         self,
-        n_components,
+        n_components=1,
         *,
         penalty="overlap",
         strength=1.0,
         zero_mean_patches=False,
         variance_floor=1e-6,
-        max_iter=50,
-        tol=0.0,
+        max_iter=100,
+        tol=1e-3,
         init="random_from_data",
         n_init=1,
         random_state=None,

@@ -126,9 +126,10 @@ def coordinates(X, frame):
     Parameters
     ----------
     X : array-like, (N, H, W)
-    frame : Frame, optional
-        Coordinates of the amplitudes, such as `frame` learns from the images of all classes; by default
-        those of the images that are fitted, with all axes.
+    frame : Frame
+
+    Returns
+    -------
     lead : ndarray, (N, D)
         Leading coordinates, grey levels.
     common : ndarray, (N,)
@@ -157,16 +158,21 @@ class PhaseBlindGMM(OfImages, Mixture):
     ----------
     n_components : int
         Components K.
+    frame : Frame, optional
+        Coordinates of the amplitudes, such as `frame` learns from the images of all classes; by default
+        those of the images that are fitted, with all axes.
     reg_covar : float
         Ridge on the covariances of the leading coordinates, squared grey levels.
-    max_iter, tol, init, random_state
+    max_iter, tol, init, n_init, random_state, callback, progress
         As in `gmmlib.FullGMM`.
 
     Attributes
     ----------
     mixture_ : FullGMM
         The mixture over the leading coordinates, (N, D); the density of pixels is its own times a factor
-        that no parameter changes, so its `log_likelihoods_` differ from those of images by a constant.
+        that no parameter changes.
+    log_likelihoods_, converged_, n_iter_
+        As in `gmmlib.base.LearnedByEM`.
     frame_ : Frame
     image_shape_ : (int, int)
         H and W.
@@ -178,10 +184,13 @@ class PhaseBlindGMM(OfImages, Mixture):
         *,
         frame=None,
         reg_covar=1e-2,
-        max_iter=20,
+        max_iter=100,
         tol=1e-3,
         init="kmeans",
+        n_init=1,
         random_state=None,
+        callback=None,
+        progress=False,
     ):
         self.n_components = n_components
         self.frame = frame
@@ -189,19 +198,48 @@ class PhaseBlindGMM(OfImages, Mixture):
         self.max_iter = max_iter
         self.tol = tol
         self.init = init
+        self.n_init = n_init
         self.random_state = random_state
+        self.callback = callback
+        self.progress = progress
 
     def _fit(self, X, weight):
         layout = fold(X.shape[1:])
         learned = frame(X, sample_weight=weight) if self.frame is None else _checked_frame(self.frame, layout)
-        mixture = self._unfitted_mixture()
-        mixture.fit(coordinates(X, learned)[0], sample_weight=weight)
-        self._set(layout, learned, mixture)
+        lead, common = coordinates(X, learned)
+        common = float(weight @ common / weight.sum())
+
+        def report(mixture, iteration):
+            self._set(layout, learned, mixture, common)
+            return self.callback(self, iteration)
+
+        mixture = self._unfitted_mixture().set_params(callback=None if self.callback is None else report)
+        try:
+            mixture.fit(lead, sample_weight=weight)
+        finally:
+            mixture.set_params(callback=None)
+            if hasattr(mixture, "n_iter_"):  # an interrupted fit counts as far as it went
+                self._set(layout, learned, mixture, common)
 
     @property
     def weights_(self):
         """Mixing weights, (K,)."""
         return self.mixture_.weights_
+
+    @property
+    def log_likelihoods_(self):
+        """Mean log-likelihood in nats per image at the start and after each iteration."""
+        return self.mixture_.log_likelihoods_ + self._common
+
+    @property
+    def converged_(self):
+        """Whether `tol` stopped the run."""
+        return self.mixture_.converged_
+
+    @property
+    def n_iter_(self):
+        """Iterations run."""
+        return self.mixture_.n_iter_
 
     def n_parameters(self):
         """Free parameters of the mixture over the leading coordinates."""
@@ -219,12 +257,12 @@ class PhaseBlindGMM(OfImages, Mixture):
         noise = fft.rfft2(rng.standard_normal((n_samples, *self.image_shape_)), norm="ortho")
         return fft.irfft2(noise / np.abs(noise) * amplitudes, s=self.image_shape_, norm="ortho")
 
-    _array_names = ("image_shape", *FRAME_ARRAYS, *FullGMM.array_names())
+    _array_names = ("image_shape", "common", *FRAME_ARRAYS, *FullGMM.array_names())
 
     def to_arrays(self):
         """Settings and arrays that make the fitted model again."""
         check_is_fitted(self)
-        arrays = {"image_shape": np.array(self.image_shape_)}
+        arrays = {"image_shape": np.array(self.image_shape_), "common": np.array(self._common)}
         arrays |= {name: np.asarray(getattr(self.frame_, name)) for name in FRAME_ARRAYS}
         return _contents.settings(self), arrays | self.mixture_.to_arrays()[1]
 
@@ -244,7 +282,9 @@ class PhaseBlindGMM(OfImages, Mixture):
         )
         if mixture.means_.shape[1] != own.n_axes:
             raise ValueError(f"{where}['means'] must have {own.n_axes} columns.")
-        model._set(layout, own, mixture)
+        common = _checks.parameter(arrays["common"], f"{where}['common']", ())
+        _contents.trace(common[None], f"{where}['common']")
+        model._set(layout, own, mixture, float(common))
         return model
 
     def __sklearn_is_fitted__(self):
@@ -255,6 +295,7 @@ class PhaseBlindGMM(OfImages, Mixture):
         return fold(self.image_shape_)
 
     def _check_settings(self):
+        _checks.settings(self)
         self._unfitted_mixture()._check_settings()
 
     def _unfitted_mixture(self):
@@ -265,9 +306,11 @@ class PhaseBlindGMM(OfImages, Mixture):
             reg_covar=self.reg_covar,
             init=self.init,
             random_state=self.random_state,
+            progress=self.progress,
         )
 
-    def _set(self, layout, frame, mixture):
+    def _set(self, layout, frame, mixture, common):
+        self._common = common  # mean log density of pixels less that of the leading coordinates, nats
         self.image_shape_ = layout.shape
         self.frame_ = frame
         self.mixture_ = mixture

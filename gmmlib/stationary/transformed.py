@@ -7,8 +7,9 @@ from scipy import fft
 from sklearn.utils.validation import check_is_fitted
 
 from gmmlib import _checks, _contents, posterior, storage
-from gmmlib.base import Additive, Mixture, OfImages, Scoring
+from gmmlib.base import Mixture, OfImages, Scoring
 from gmmlib.em import checkpoint
+from gmmlib.em.batches import Additive
 from gmmlib.em.checkpoint import Checkpoint
 from gmmlib.em.loop import Saved, warn_of_empty
 from gmmlib.spectrum import fold, powers, unfold
@@ -69,8 +70,8 @@ class TransformedGMM(Additive, OfImages, Mixture):
         max_shift=None,
         noise="stationary",
         variance_floor=1e-6,
-        max_iter=30,
-        tol=0.0,
+        max_iter=100,
+        tol=1e-3,
         init="random_from_data",
         n_init=1,
         random_state=None,
