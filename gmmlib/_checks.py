@@ -373,6 +373,14 @@ def parameter(values, name, shape):
     return values.astype(np.float64, copy=False)
 
 
+def mixing_weights(values, name):
+    """Refuse weights (K,) that are no distribution."""
+    if not (values >= 0).all() or abs(values.sum() - 1) > 1e-6:
+        raise ValueError(
+            f"{name} must be >= 0 and sum to 1; got {values.min():g} at least and the sum {values.sum():g}."
+        )
+
+
 def spectra(values, shape, name="spectra"):
     """Return half-plane spectra (K, H, W//2 + 1) of H x W pixels, none of them zero, as float64."""
     values = amounts(values, name)

@@ -170,8 +170,8 @@ def _leading(covariance):
     """The four directions of largest variance as rows; 0 where another direction has the same variance."""
     dimension = len(covariance)
     variances, directions = eigh(covariance, subset_by_index=(max(dimension - 5, 0), dimension - 1))
-    apart = np.diff(variances[::-1]) < -TIE * variances[-1]
-    alone = np.concatenate([[True], apart]) & np.concatenate([apart, [True]])
+    distinct = np.diff(variances[::-1]) < -TIE * variances[-1]
+    alone = np.concatenate([[True], distinct]) & np.concatenate([distinct, [True]])
     return np.where(alone[:4, None], directions.T[::-1][:4], 0.0)
 
 

@@ -60,9 +60,9 @@ def component_sheet(patches, filters=None, labels=None, *, means=None):
             width_ratios=[columns] + [1] * len(last),
             figsize=(7.2, tile * rows * height / width + 0.35),
         )
-        left, *right = grid[0]
-        left.set_title(f"{columns} images of highest posterior")
-        _draw_tiles(left, patches, range(1, rows + 1) if labels is None else labels)
+        first, *right = grid[0]
+        first.set_title(f"{columns} images of highest posterior")
+        _draw_tiles(first, patches, range(1, rows + 1) if labels is None else labels)
         for axes, (title, images, cmap) in zip(right, last, strict=True):
             axes.set_title(title, loc="center")
             _draw_tiles(axes, images[:, None], cmap=cmap)

@@ -200,9 +200,9 @@ def _content(path):
 
 def verified(data, expected):
     """Return `data` if its sha256 is the expected one."""
-    found = hashlib.sha256(data).hexdigest()
-    if found != expected:
-        raise WrongContentError(f"expected sha256 {expected}, found {found}")
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != expected:
+        raise WrongContentError(f"expected sha256 {expected}, found {digest}")
     return data
 
 

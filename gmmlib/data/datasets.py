@@ -166,10 +166,10 @@ def available(timeout=8.0):
         If GMMLIB_DATA is set but lacks a file.
     """
     deadline = time.monotonic() + timeout
-    found = {name: catalogue.locate(dataset) for name, dataset in DATASETS.items()}
-    asked = {name: download.ask(DATASETS[name], timeout) for name in found if found[name] is None}
+    roots = {name: catalogue.locate(dataset) for name, dataset in DATASETS.items()}
+    asked = {name: download.ask(DATASETS[name], timeout) for name in roots if roots[name] is None}
     notes, complaints = [], []
-    for name, root in found.items():
+    for name, root in roots.items():
         title = DATASETS[name].title
         if root is not None:
             notes.append(f"{title} found in {catalogue.place(root)}")

@@ -84,19 +84,19 @@ def load_folder(path, *, recursive=False, min_side=1):
     if not isinstance(recursive, bool):
         raise ValueError(f"recursive must be True or False; got {recursive!r}.")
     min_side = _checks.positive_integer(min_side, "min_side")
-    found = Photographs([], [], [])
+    photographs = Photographs([], [], [])
     for file, reason in _search(folder, recursive):
         image = None
         if reason is None:
             image, reason = _read(file, min_side)
         if image is None:
-            found.skipped.append(Skipped(file, reason))
+            photographs.skipped.append(Skipped(file, reason))
         else:
-            found.images.append(image)
-            found.paths.append(file)
-    if not found.images:
-        raise DatasetError(_nothing(folder, found.skipped))
-    return found
+            photographs.images.append(image)
+            photographs.paths.append(file)
+    if not photographs.images:
+        raise DatasetError(_nothing(folder, photographs.skipped))
+    return photographs
 
 
 def _folder(path):
@@ -111,7 +111,7 @@ def _folder(path):
 
 def _search(folder, recursive):
     """What a folder holds, [(path, None or the reason to skip it)], in order."""
-    found, folders = [], [folder]
+    files, folders = [], [folder]
     while folders:  # no recursion: folders can be nested deeper than Python's stack
         inside = folders.pop()
         try:
@@ -119,7 +119,7 @@ def _search(folder, recursive):
         except OSError as error:
             if inside is folder:
                 raise _not_opened(folder, error) from error
-            found.append((inside, f"cannot be opened: {error.strerror}"))
+            files.append((inside, f"cannot be opened: {error.strerror}"))
             continue
         for entry in entries:
             if entry.name.startswith("."):
@@ -129,8 +129,8 @@ def _search(folder, recursive):
             if recursive and os.path.isdir(file) and not os.path.islink(file):
                 folders.append(file)
             else:
-                found.append((file, reason))
-    return sorted(found, key=lambda item: item[0].parts)
+                files.append((file, reason))
+    return sorted(files, key=lambda item: item[0].parts)
 
 
 def _no_file(path):

@@ -47,23 +47,23 @@ def sample_patches(images, side, count, rng, min_std=0.0):
     ends = np.cumsum([len(w) * w.shape[1] for w in windows])
 
     patches = np.empty((count, side, side))
-    found = drawn = 0
-    while found < count:
+    accepted = drawn = 0
+    while accepted < count:
         batch = _gather(windows, ends, rng.integers(ends[-1], size=DRAWS_AT_ONCE))
         good = np.flatnonzero(batch.std(axis=(1, 2)) >= min_std)
-        if len(good) > count - found:
-            good = good[: count - found]
+        if len(good) > count - accepted:
+            good = good[: count - accepted]
             drawn += good[-1] + 1  # draws after the last one needed do not count
         else:
             drawn += len(batch)
-        patches[found : found + len(good)] = batch[good]
-        found += len(good)
-        if found < count and found * 1000 < drawn:
+        patches[accepted : accepted + len(good)] = batch[good]
+        accepted += len(good)
+        if accepted < count and accepted * 1000 < drawn:
             raise ValueError(
-                f"min_std={min_std:g} must leave patches to choose from; of {drawn} draws {found} reached "
+                f"min_std={min_std:g} must leave patches to choose from; of {drawn} draws {accepted} reached "
                 "it. Lower it: grey levels in [0, 1] vary by 0.1 to 0.2 in a photograph."
             )
-    return patches, found / int(drawn)
+    return patches, accepted / int(drawn)
 
 
 def remove_mean(patches):

@@ -102,11 +102,7 @@ def given(mapping, n_components, dimension, name):
         arrays[key] = _checks.parameter(mapping[key], f"{name}[{key!r}]", shape).copy()
         _checks.finite(arrays[key], f"{name}[{key!r}]")
     weights = arrays["weights"]
-    if weights.min() < 0 or abs(weights.sum() - 1) > 1e-6:
-        raise ValueError(
-            f"{name}['weights'] must be >= 0 and sum to 1; "
-            f"got {weights.min():g} at least and the sum {weights.sum():g}."
-        )
+    _checks.mixing_weights(weights, f"{name}['weights']")
     for k, matrix in enumerate(arrays[form]):
         try:
             if not np.allclose(matrix, matrix.T, rtol=1e-8, atol=1e-12 * abs(matrix).max()):

@@ -271,20 +271,23 @@ class PhaseBlindGMM(OfImages, Mixture):
         """The inverse of `to_arrays`; errors say `where` the arrays come from."""
         layout = fold(storage.image_shape(arrays["image_shape"], arrays, where))
         learned = {name: arrays[name].astype(np.float64, copy=False) for name in FRAME_ARRAYS}
-        own = _checked_frame(Frame(**learned | {"softness": float(arrays["softness"])}), layout, where)
-        if np.abs(own.axes.T @ own.axes - np.eye(len(own.axes))).max() > 1e-6 or own.rest.ndim != 1:
+        coords = _checked_frame(Frame(**learned | {"softness": float(arrays["softness"])}), layout, where)
+        if (
+            np.abs(coords.axes.T @ coords.axes - np.eye(len(coords.axes))).max() > 1e-6
+            or coords.rest.ndim != 1
+        ):
             raise ValueError(f"{where}['axes'] must be orthonormal columns. Save the model again.")
-        model = _contents.model(cls, settings, frame=own)
+        model = _contents.model(cls, settings, frame=coords)
         mixture = FullGMM.from_arrays(
             _contents.settings(model._unfitted_mixture()),
             {name: arrays[name] for name in FullGMM.array_names()},
             where,
         )
-        if mixture.means_.shape[1] != own.n_axes:
-            raise ValueError(f"{where}['means'] must have {own.n_axes} columns.")
+        if mixture.means_.shape[1] != coords.n_axes:
+            raise ValueError(f"{where}['means'] must have {coords.n_axes} columns.")
         common = _checks.parameter(arrays["common"], f"{where}['common']", ())
         _contents.trace(common[None], f"{where}['common']")
-        model._set(layout, own, mixture, float(common))
+        model._set(layout, coords, mixture, float(common))
         return model
 
     def __sklearn_is_fitted__(self):
@@ -357,26 +360,26 @@ def _checked_axes(n_axes, most):
     return n_axes
 
 
-def _checked_frame(own, layout, where=None):
+def _checked_frame(given, layout, where=None):
     name = "frame" if where is None else where
     size = len(layout.bins)
-    if not isinstance(own, Frame):
-        raise ValueError(f"{name} must be a Frame, as gmmlib.phaseblind.frame makes it; got {own!r}.")
-    shapes = own.scale.shape, own.centre.shape, own.axes.shape
-    if shapes != ((size,), (size,), (size, size)) or not own.rest.size < size:
+    if not isinstance(given, Frame):
+        raise ValueError(f"{name} must be a Frame, as gmmlib.phaseblind.frame makes it; got {given!r}.")
+    shapes = given.scale.shape, given.centre.shape, given.axes.shape
+    if shapes != ((size,), (size,), (size, size)) or not given.rest.size < size:
         raise ValueError(
             f"{name} must be of images of {layout.shape[0]} x {layout.shape[1]} pixels, with {size} distinct "
-            f"frequencies; got a scale of shape {own.scale.shape} and axes of shape {own.axes.shape}. "
+            f"frequencies; got a scale of shape {given.scale.shape} and axes of shape {given.axes.shape}. "
             "Learn it from images of this size."
         )
-    _check_range(own, f"{name} must hold", "Learn it again.")
-    return own
+    _check_range(given, f"{name} must hold", "Learn it again.")
+    return given
 
 
-def _check_range(own, must, remedy):
+def _check_range(given, must, remedy):
     """Refuse a frame whose numbers have no squares in float64."""
-    numbers = np.concatenate([np.ravel(values) for values in own])
-    positive = np.concatenate([own.scale, own.rest, [own.softness]])
+    numbers = np.concatenate([np.ravel(values) for values in given])
+    positive = np.concatenate([given.scale, given.rest, [given.softness]])
     if not ((np.abs(numbers) < 1 / TINY).all() and (positive > TINY).all()):
         raise ValueError(
             f"{must} numbers below {1 / TINY:g}, and a scale, variances and a softness above {TINY:g}; got "

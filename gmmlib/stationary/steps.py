@@ -119,11 +119,7 @@ def given(mapping, n_components, layout, name):
     weights = arrays["weights"]
     # Contiguous, as EM's own are: BLAS sums in another order otherwise.
     spectra = np.ascontiguousarray(arrays["spectra"].reshape(n_components, -1)[:, layout.bins])
-    if not (weights >= 0).all() or abs(weights.sum() - 1) > 1e-6:
-        raise ValueError(
-            f"{name}['weights'] must be >= 0 and sum to 1; "
-            f"got {weights.min():g} at least and the sum {weights.sum():g}."
-        )
+    _checks.mixing_weights(weights, f"{name}['weights']")
     if not ((spectra > 0) & (spectra < np.inf)).all():
         raise ValueError(
             f"{name}['spectra'] must be positive and finite; got {spectra.min():g} to {spectra.max():g}."

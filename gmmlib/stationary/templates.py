@@ -248,11 +248,7 @@ def given(mapping, n_components, layout, name):
         arrays[key] = _checks.parameter(mapping[key], f"{name}[{key!r}]", shape)
         _checks.finite(arrays[key], f"{name}[{key!r}]")
     weights = arrays["weights"]
-    if not (weights >= 0).all() or abs(weights.sum() - 1) > 1e-6:
-        raise ValueError(
-            f"{name}['weights'] must be >= 0 and sum to 1; "
-            f"got {weights.min():g} at least and the sum {weights.sum():g}."
-        )
+    _checks.mixing_weights(weights, f"{name}['weights']")
     # Contiguous, as EM's own are: BLAS sums in another order otherwise.
     spectra = np.ascontiguousarray(arrays["spectra"].reshape(n_components, -1)[:, layout.bins])
     if not (spectra > 0).all():

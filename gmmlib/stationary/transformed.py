@@ -202,8 +202,8 @@ class TransformedGMM(Additive, OfImages, Mixture):
         prepared = templates.bank(self._parameters, layout, shifts)
 
         def log_joint(rows):
-            own = np.asarray(X[rows], dtype=np.float64)
-            return templates.log_joints(prepared, fft.rfft2(own, norm="ortho"), powers(own, layout))
+            images = np.asarray(X[rows], dtype=np.float64)
+            return templates.log_joints(prepared, fft.rfft2(images, norm="ortho"), powers(images, layout))
 
         return X, log_joint, templates.workers(len(self.weights_), shifts)
 
