@@ -32,9 +32,9 @@ ROOMS = {
     ),
     "full": ("missing", "online", "triangular", "whitening"),
     "compose": ("classify", "stack"),
-    "evaluation": ("calibration", "metrics", "twosample"),
+    "evaluation": ("calibration", "evidence", "metrics", "twosample"),
     "data": ("datasets", "patches"),
-    "book": ("gallery", "plotting"),
+    "book": ("gallery", "plotting", "report"),
     "": ("base", "posterior", "spectrum", "storage"),
 }
 MODULES = {module: f"{room}.{module}".lstrip(".") for room, modules in ROOMS.items() for module in modules}

@@ -1,5 +1,7 @@
 """Overlaps against enumeration, dense covariances and laws that hold for any table or spectrum."""
 
+from itertools import permutations
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -359,7 +361,18 @@ def test_the_message(function, arguments, text):
     assert str(caught.value) == text
 
 
-def test_agreement_gathers_the_three_measures():
+def information_of(labels, classes):
+    """Mutual information of two labellings in nats, written out."""
+    total = 0.0
+    for a in set(labels):
+        for b in set(classes):
+            joint = np.mean((np.array(labels) == a) & (np.array(classes) == b))
+            if joint:
+                total += joint * np.log(joint / np.mean(labels == a) / np.mean(np.array(classes) == b))
+    return total
+
+
+def test_agreement_gathers_the_four_measures():
     labels, classes = np.array([0, 0, 1, 1, 1, 3]), np.array([2, 2, 0, 0, 1, 1])
     found = metrics.agreement(labels, classes)
     # By hand: joint shares 1/3, 1/3, 1/6, 1/6; components 1/3, 1/2, 1/6; classes a third each.
@@ -369,6 +382,10 @@ def test_agreement_gathers_the_three_measures():
     components = -sum(p * np.log(p) for p in (1 / 3, 1 / 2, 1 / 6))
     assert_allclose(found.purity, 5 / 6)
     assert_allclose(found.nmi, 2 * information / (components + np.log(3)))
+    # By chance: the mean over all orders of the classes.
+    chances = [information_of(labels, order) for order in permutations(classes)]
+    entropies = (components + np.log(3)) / 2
+    assert_allclose(found.ami, (information - np.mean(chances)) / (entropies - np.mean(chances)))
     # Pairs: 1 + 1 agree inside cells, of 1 + 3 in components and 3 in classes, of 15.
     assert_allclose(found.ari, (2 - 4 * 3 / 15) / ((4 + 3) / 2 - 4 * 3 / 15))
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.special import entr
-from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
+from sklearn.metrics import adjusted_mutual_info_score, adjusted_rand_score, normalized_mutual_info_score
 
 from gmmlib import _checks
 from gmmlib.spectrum import multiplicity
@@ -77,18 +77,20 @@ class Agreement(NamedTuple):
 
     purity: float  # see `purity`
     nmi: float  # normalised mutual information, by the arithmetic mean of the entropies; 0 to 1
+    ami: float  # the same less what chance gives partitions of such sizes; 0 by chance, 1 for the same
     ari: float  # adjusted Rand index; 0 by chance, 1 for the same partition
 
 
 def agreement(labels, classes):
-    """Score the component of each sample (N,) against its class (N,), by all three measures.
+    """Score the component of each sample (N,) against its class (N,), by all four measures.
 
-    The last two are scikit-learn's (Vinh, Epps and Bailey 2010, JMLR 11, compares them).
+    The last three are scikit-learn's (Vinh, Epps and Bailey 2010, JMLR 11, compares them).
     """
     table = contingency(labels, classes)
     return Agreement(
         purity(table),
         float(normalized_mutual_info_score(classes, labels)),
+        float(adjusted_mutual_info_score(classes, labels)),
         float(adjusted_rand_score(classes, labels)),
     )
 

@@ -1,0 +1,186 @@
+"""How sure a number is: intervals over runs, paired differences, families, and a null for partitions.
+
+A run is a fit from one seed.  Its number varies with the start; the mean over n runs is known to within the
+interval of Student's t with n - 1 degrees of freedom.  Two ways of fitting are compared run by run, from the
+same seeds, so that what a start does to both cancels.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from gmmlib import _checks
+
+
+class Interval(NamedTuple):
+    """A mean, and how far the ends of its confidence interval are from it, in the units of the values."""
+
+    mean: float
+    half: float
+
+
+class Difference(NamedTuple):
+    """A mean difference, its interval, and the probability of one as large if there were none."""
+
+    mean: float
+    half: float
+    p_value: float
+
+
+def interval(values, n_test=None, level=0.95):
+    """Confidence interval of a mean over runs, by Student's t.
+
+    Parameters
+    ----------
+    values : array-like, (n,)
+        One number per run; of a single one, without randomness, the interval has no width.
+    n_test : int, optional
+        Where the values are shares of as many test samples, the same in each run: the variance of such a
+        share, p (1 - p) / n_test, is added, as the samples too are a draw.
+    level : float
+        Probability with which the interval covers the mean, between 0 and 1.
+
+    Returns
+    -------
+    Interval
+
+    Raises
+    ------
+    ValueError
+        If an argument cannot be used.
+
+    References
+    ----------
+    Student (1908), Biometrika 6, 1-25.
+    """
+    values = _vector(values, "values")
+    if not 0 < _checks.positive(level, "level") < 1:
+        raise ValueError(f"level must be between 0 and 1; got {level!r}.")
+    mean, n = float(values.mean()), len(values)
+    variance = values.var(ddof=1) / n * stats.t.isf((1 - level) / 2, n - 1) ** 2 if n > 1 else 0.0
+    if n_test is not None:
+        n_test = _checks.positive_integer(n_test, "n_test")
+        if values.min() < 0 or values.max() > 1:
+            raise ValueError(
+                f"values must be shares from 0 to 1 where n_test is given; got {values.min():g} to "
+                f"{values.max():g}. Divide percentages by 100."
+            )
+        variance += mean * (1 - mean) / n_test * stats.norm.isf((1 - level) / 2) ** 2
+    return Interval(mean, float(np.sqrt(variance)))
+
+
+def difference(values, baseline, level=0.95):
+    """Compare two ways of fitting, run by run.
+
+    Parameters
+    ----------
+    values, baseline : array-like, (n,)
+        One number per run, in the same order of seeds; at least two runs.
+    level : float
+        Of the interval.
+
+    Returns
+    -------
+    Difference
+        Of `values` less `baseline`, with the two-sided p-value of the paired t-test; where all differences
+        are the same number, 1 if it is 0, and 0 otherwise.
+
+    Raises
+    ------
+    ValueError
+        If an argument cannot be used.
+    """
+    values, baseline = _vector(values, "values"), _vector(baseline, "baseline")
+    if len(values) != len(baseline) or len(values) < 2:
+        raise ValueError(
+            f"values and baseline must hold a number for each of the same runs, two or more; got "
+            f"{len(values)} and {len(baseline)}. Fit both from the same seeds."
+        )
+    gaps = values - baseline
+    mean, half = interval(gaps, level=level)
+    error = gaps.std(ddof=1) / np.sqrt(len(gaps))
+    if error == 0:
+        return Difference(mean, half, float(mean == 0))
+    return Difference(mean, half, float(2 * stats.t.sf(abs(mean) / error, len(gaps) - 1)))
+
+
+def holm(p_values):
+    """Adjust the p-values of a family of comparisons.
+
+    If comparisons count where the adjusted value is at most a, the probability that any of those without a
+    difference does is at most a, however they depend on each other.
+
+    Parameters
+    ----------
+    p_values : array-like, (m,)
+
+    Returns
+    -------
+    ndarray, (m,)
+        In the same order; none is smaller than it was.
+
+    Raises
+    ------
+    ValueError
+        If an argument cannot be used.
+
+    References
+    ----------
+    Holm (1979), Scandinavian Journal of Statistics 6, 65-70.
+    """
+    p_values = _vector(p_values, "p_values")
+    if p_values.min() < 0 or p_values.max() > 1:
+        raise ValueError(
+            f"p_values must be probabilities; got {p_values.min():g} to {p_values.max():g}. Take them from "
+            "difference."
+        )
+    order = np.argsort(p_values, kind="stable")
+    steps = np.maximum.accumulate(p_values[order] * np.arange(len(order), 0, -1))
+    adjusted = np.empty_like(steps)
+    adjusted[order] = np.minimum(steps, 1.0)
+    return adjusted
+
+
+def random_merging(labels, n_groups, random_state=None):
+    """Put the components of a partition into groups at random: what a coarser partition is worth by itself.
+
+    Parameters
+    ----------
+    labels : array-like of int, (N,)
+        Component of each sample, counted from 0.
+    n_groups : int
+        At most as many as components that hold a sample.
+    random_state : int, Generator, RandomState or None
+
+    Returns
+    -------
+    ndarray of int, (N,)
+        Group of each sample; samples of one component stay together, and every group holds some.
+
+    Raises
+    ------
+    ValueError
+        If an argument cannot be used.
+    """
+    labels, _ = _checks.labels(labels, "labels")
+    n_groups = _checks.positive_integer(n_groups, "n_groups")
+    rng = _checks.generator(random_state)
+    held, component = np.unique(labels, return_inverse=True)
+    if n_groups > len(held):
+        raise ValueError(
+            f"n_groups must be at most {len(held)}, the number of components that hold a sample; got "
+            f"{n_groups}. Ask for fewer groups."
+        )
+    groups = np.concatenate([np.arange(n_groups), rng.integers(n_groups, size=len(held) - n_groups)])
+    return rng.permutation(groups)[component]
+
+
+def _vector(values, name):
+    """Return finite numbers (n,) as float64."""
+    values = _checks.array(values, name)
+    if values.ndim != 1 or values.size == 0:
+        raise ValueError(f"{name} must hold one number or more along one axis; got shape {values.shape}.")
+    _checks.real(values, name)
+    _checks.finite(values, name)
+    return values.astype(np.float64, copy=False)
