@@ -9,6 +9,11 @@ LOCKFLAGS ?=
 # tests of the tools and pages, which run little of gmmlib
 PAGES = pages.py links.py pdf.py text.py explorer.py site.py runner.py references.py interrupted_book.py
 
+# make book CHAPTERS="08 a1": some chapters, by their names or by what stands before the first _
+CHAPTERS ?=
+# make test PYTESTFLAGS=-x hands more to pytest
+PYTESTFLAGS ?=
+
 # the changes that make mutants tries: every tenth of a function; '*' tries all, for hours
 MUTANTS ?= *3
 
@@ -18,23 +23,25 @@ BOOK = $(BIN)/python -m tools.book
 # The kernels of all chapters and tests share one cache of compiled code.
 export NUMBA_CACHE_DIR = $(CURDIR)/_build/numba
 
-# $(1) chooses tests by their marks.
+# $(1) chooses tests by their marks; with CHAPTERS only the references of these are run again.
 define run_tests
 @$(BIN)/ruff check --quiet .
 @$(BIN)/ruff format --check .
 @$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --nbval --nbval-current-env \
-	--nbval-sanitize-with tests/sanitize.cfg -p tools.figures --durations=10 -m $(1) tests
+	--nbval-sanitize-with tests/sanitize.cfg -p tools.figures --durations=10 -m $(1) \
+	--chapters '$(CHAPTERS)' $(PYTESTFLAGS) tests
 endef
 
-.PHONY: help book html pdf serve freeze test test-all validate reproducible mutants coverage audit bench lock env clean
+.PHONY: help book html pdf serve freeze export test test-all validate reproducible mutants coverage audit bench lock env clean
 .DEFAULT_GOAL := help
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1|/p' Makefile | awk -F'|' '{ printf "make %-12s %s\n", $$1, $$2 }'
 	@echo "SCALE=$(SCALE) (auto, paper or sample); PYTHON=$(PYTHON) makes the environment"
+	@echo 'CHAPTERS="08 a1" limits book, freeze, test, validate and reproducible; PYTESTFLAGS=-x goes to pytest'
 
 book: .venv/.complete ## run every stale chapter at SCALE and render _build/<scale>/html
-	@$(BOOK) book --scale $(SCALE)
+	@$(BOOK) book --scale $(SCALE) $(CHAPTERS)
 
 html: .venv/.complete ## render the published notebooks into _build/published/html; runs nothing
 	@$(BOOK) html
@@ -46,7 +53,10 @@ serve: .venv/.complete ## show the published pages at http://localhost:8000, or 
 	@$(BOOK) serve --port '$(PORT)'
 
 freeze: .venv/.complete ## make the runs at SCALE the stored references
-	@$(BOOK) freeze --scale $(SCALE)
+	@$(BOOK) freeze --scale $(SCALE) $(CHAPTERS)
+
+export: .venv/.complete ## write the published numbers (JSON, CSV) and figures (PNG; no SVG is stored) into _build/export
+	@$(BOOK) export
 
 test: .venv/.complete ## style, unit tests, and the small-scale references run again and compared
 	$(call run_tests,"not slow")
@@ -55,7 +65,7 @@ test-all: .venv/.complete ## the same with the long forms of the tests: more fau
 	$(call run_tests,"slow or not slow")
 
 validate: .venv/.complete ## run the references of SCALE again and compare text and figures
-	@$(BOOK) validate --scale $(SCALE)
+	@$(BOOK) validate --scale $(SCALE) $(CHAPTERS)
 
 reproducible: .venv/.complete ## run the sample's book on other kernels, threads and caches; compare every digit
 	@$(BOOK) reproducible $(CHAPTERS)
@@ -84,14 +94,14 @@ audit: .venv/.complete ## look the lock up among known vulnerabilities; needs a 
 bench: .venv/.complete ## time each compiled kernel beside its numpy form
 	@$(BIN)/python -m tools.bench
 
-lock: .venv/.complete ## write requirements.lock anew from pyproject.toml
+lock: .venv/.complete ## write requirements.lock again from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --extra book --extra dev --universal --python-version 3.11 \
 		--fork-strategy fewest --generate-hashes --no-emit-index-url --no-emit-find-links --no-header \
 		--no-annotate --quiet $(LOCKFLAGS) -o requirements.lock
 
 env: .venv/.complete ## make .venv from requirements.lock
 
-# The stamp's last line names the folder that .venv was made for; in a copied or moved checkout it is made anew.
+# The stamp's last line names the folder that .venv was made for; in a copied or moved checkout it is made again.
 ifneq ($(shell tail -n 1 .venv/.complete 2>/dev/null),$(CURDIR))
 .PHONY: .venv/.complete
 endif

@@ -12,7 +12,7 @@ X = patches.remove_mean(X)
 print(f"{len(X):,} patches from {len(images)} photographs")
 
 model = ConvolutionalGMM(8, zero_mean_patches=True, random_state=0).fit(X)
-print(f"{model.score(X) / model.n_dimensions_:.3f} nats a dimension")
+print(f"{model.score(X) / model.n_dimensions_:.3f} nats per dimension")
 
 order = np.argsort(-model.weights_, kind="stable")
 odds = posterior.log_odds(model.log_joint(X))[:, order]

@@ -1,9 +1,54 @@
-"""Gaussian mixture models of images and vectors, and what the book needs beside them."""
+"""Gaussian mixture models of images and vectors, and what the book needs beside them.
 
-from gmmlib.classify import GenerativeClassifier
-from gmmlib.convolutional import ConvolutionalGMM
-from gmmlib.full import FullGMM
-from gmmlib.stack import StackedGMM
+Estimators and the modules that go with them are imported at their first use, so that a program pays for what
+it uses alone.
+"""
 
-__all__ = ["ConvolutionalGMM", "FullGMM", "GenerativeClassifier", "StackedGMM"]
-__version__ = "0.1.0"
+from importlib import import_module
+
+__version__ = "0.2.0"
+
+ESTIMATORS = {
+    "ConvolutionalGMM": "stationary.convolutional",
+    "DiscriminativeGMM": "stationary.discriminative",
+    "FullGMM": "full.estimator",
+    "GenerativeClassifier": "compose.classify",
+    "HierarchicalGMM": "stationary.hierarchical",
+    "PenalisedGMM": "stationary.penalised",
+    "PhaseBlindGMM": "stationary.phaseblind",
+    "StackedGMM": "compose.stack",
+    "TransformedGMM": "stationary.transformed",
+}
+ROOMS = {
+    "em": ("checkpoint", "split_merge"),
+    "stationary": (
+        "bispectrum",
+        "convolutional",
+        "discriminative",
+        "hierarchical",
+        "penalised",
+        "phaseblind",
+        "transformed",
+    ),
+    "full": ("missing", "online", "triangular", "whitening"),
+    "compose": ("classify", "stack"),
+    "evaluation": ("calibration", "metrics", "twosample"),
+    "data": ("datasets", "patches"),
+    "book": ("gallery", "plotting"),
+    "": ("base", "posterior", "spectrum", "storage"),
+}
+MODULES = {module: f"{room}.{module}".lstrip(".") for room, modules in ROOMS.items() for module in modules}
+
+__all__ = [*ESTIMATORS, *MODULES]
+
+
+def __getattr__(name):
+    if name in ESTIMATORS:
+        return getattr(import_module(f"gmmlib.{ESTIMATORS[name]}"), name)
+    if name in MODULES:
+        return import_module(f"gmmlib.{MODULES[name]}")
+    raise AttributeError(f"module 'gmmlib' has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted(__all__)

@@ -75,10 +75,10 @@ def one_of(value, name, options):
     return value
 
 
-def callback(value):
+def callback(value, name="callback"):
     """Refuse a callback that cannot be called, before anything is computed."""
     if value is not None and not callable(value):
-        raise ValueError(f"callback must be None or a function of a model and an iteration; got {value!r}.")
+        raise ValueError(f"{name} must be None or a function of a model and an iteration; got {value!r}.")
 
 
 def random_state(value):
@@ -97,6 +97,26 @@ def generator(seed):
     if isinstance(seed, np.random.RandomState):
         seed = seed.randint(2**32, size=4, dtype=np.uint64)
     return np.random.default_rng(seed)
+
+
+def settings(model):
+    """Refuse values of the settings that estimators share."""
+    for name, check in SHARED.items():
+        if name in model._get_param_names():
+            check(getattr(model, name), name)
+
+
+SHARED = {
+    "n_components": positive_integer,
+    "max_iter": positive_integer,
+    "n_init": positive_integer,
+    "tol": non_negative,
+    "variance_floor": non_negative,
+    "reg_covar": non_negative,
+    "zero_mean_patches": truth,
+    "chunk_size": positive_integer,
+    "callback": callback,
+}
 
 
 def images(X, name="X", shape=None):
@@ -351,6 +371,14 @@ def parameter(values, name, shape):
     if values.shape != shape:
         raise ValueError(f"{name} must have shape {shape}; got {values.shape}.")
     return values.astype(np.float64, copy=False)
+
+
+def mixing_weights(values, name):
+    """Refuse weights (K,) that are no distribution."""
+    if not (values >= 0).all() or abs(values.sum() - 1) > 1e-6:
+        raise ValueError(
+            f"{name} must be >= 0 and sum to 1; got {values.min():g} at least and the sum {values.sum():g}."
+        )
 
 
 def spectra(values, shape, name="spectra"):

@@ -5,11 +5,12 @@ A mixture of a new kind brings its settings, a start, statistics and an M-step f
 - ``_scoring(X, everything)``: how rows are scored, a `Scoring`;
 - ``_draw(labels, rng)``: rows drawn from components;
 - ``n_parameters()``: how many numbers are learned;
-- ``_state``, ``_from_state`` and ``_array_names``: what a file holds.
+- ``to_arrays``, ``from_arrays`` and ``_array_names``: what a file holds, see `Stored`.
 
 All else is inherited.
 """
 
+from copy import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -17,24 +18,34 @@ from sklearn.base import BaseEstimator, DensityMixin
 from sklearn.utils.validation import check_is_fitted
 
 from gmmlib import _checks, posterior, storage
-from gmmlib.em import Workers, em, record
+from gmmlib.em.loop import em, record
+from gmmlib.em.workers import Workers
 
 
 class Scoring(NamedTuple):
-    """How the rows of a data set are scored: in chunks, which threads share."""
+    """How the rows of a data set are scored: in blocks, which threads share."""
 
     n_rows: int
     n_components: int
     log_joint: object  # slice of rows -> log joints (n, K), nats
-    chunk_size: int
+    workers: Workers
 
 
 class Stored:
-    """Estimators that can be written to a file and read back."""
+    """Estimators that can be written to a file and read back, alone or as part of another one.
+
+    A subclass brings
+
+    - ``to_arrays()``: settings, a dict that JSON can hold, and arrays of numbers by name, which together
+      make the fitted model again; NotFittedError before a fit, ValueError if they would not;
+    - ``from_arrays(settings, arrays, where)``, a class method, its inverse: a fitted model, or an error if
+      no fit can have made it, which says `where` the arrays come from;
+    - ``_array_names``, a tuple, or the method `array_names` if names depend on the settings.
+    """
 
     def save(self, path):
         """Write the fitted model to an npz file, whole or not at all."""
-        storage.write(path, type(self).__name__, *self._state())
+        storage.write(path, type(self).__name__, *self.to_arrays())
 
     @classmethod
     def load(cls, path):
@@ -44,6 +55,19 @@ class Stored:
         progress.
         """
         return storage.load(path, cls)
+
+    @classmethod
+    def array_names(cls, settings=None):
+        """What the arrays are called that go with these settings in a file."""
+        return cls._array_names
+
+
+class Scored:
+    """Densities, which score rows one by one."""
+
+    def score(self, X, y=None):
+        """Mean log-likelihood, nats per row."""
+        return float(self.score_samples(X).mean())
 
 
 class OfImages:
@@ -55,13 +79,19 @@ class OfImages:
         tags.input_tags.three_d_array = True
         return tags
 
+    def _data(self, X, reset=False):
+        if reset:
+            return _checks.images(X)
+        check_is_fitted(self)
+        return _checks.images(X, shape=self.image_shape_)
+
 
 class BayesRule(Stored):
     """Classifiers that score each row in each class: `log_joint` (N, C) in the order of `classes_`."""
 
     def predict(self, X):
         """Most probable class of each row, (N,); the first in `classes_` among equals."""
-        best = self.log_joint(X).argmax(axis=1)
+        best = posterior.most_probable(self.log_joint(X))
         return self.classes_[best]
 
     def predict_proba(self, X):
@@ -74,10 +104,117 @@ class BayesRule(Stored):
 
 
 class LearnedByEM(Stored):
-    """Estimators whose `fit` is a run of EM."""
+    """Estimators whose `fit` is a run of EM.
+
+    Parameters
+    ----------
+    max_iter : int
+        EM iterations at most.
+    tol : float
+        Stop when an iteration changes the mean log-likelihood by less, in nats per row; 0 never stops early.
+    n_init : int
+        Starts, one after the other from one random stream; the fit of the highest log-likelihood is kept.
+    random_state : int, Generator, RandomState or None
+        Randomness of the start, and of an algorithm that draws.
+    algorithm : {"em", "sem", "cem", "annealed"} or mapping
+        What the M-step is given: all posteriors, one component drawn from each row's, the most probable one,
+        or posteriors of a temperature that falls; see `gmmlib.em.algorithm.Algorithm`.
+    callback : callable, optional
+        ``callback(model, iteration)`` after the start and each iteration, with the model usable as it
+        stands; a true result stops EM.
+    checkpoint : path-like, optional
+        File that keeps the state of a fit after each iteration.  If it is there, `fit` goes on from it, to
+        the same result bit for bit, or refuses it as that of another fit; at the end `fit` removes it.
+    progress : bool
+        Show a progress bar.
+    chunk_size : int
+        Rows that a thread takes at a time, in whole blocks; no digit depends on it.
+
+    Attributes
+    ----------
+    log_likelihoods_ : ndarray, (number of iterations + 1,)
+        Mean log-likelihood in nats per row at the start and after each iteration; after `partial_fit` that
+        of each batch before its step.
+    converged_ : bool
+        Whether `tol` stopped the run.
+    n_iter_ : int
+        Iterations run.
+
+    References
+    ----------
+    Dempster, Laird and Rubin (1977), JRSS B 39.
+    """
+
+    _trace = "log_likelihoods_"
+
+    def fit(self, X, y=None, sample_weight=None):
+        """Fit by EM.
+
+        Parameters
+        ----------
+        X : array-like
+            Rows: images (N, H, W) of any one size, groups of them (N, G, H, W), or samples (N, D), as the
+            class says.
+        y : object
+            Ignored.
+        sample_weight : array-like, (N,), optional
+            Row weights: 0 leaves a row out, an integer repeats it.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If an argument or the data cannot be used; the text says which and what to do.
+
+        Warns
+        -----
+        ConvergenceWarning
+            If a component lost all its rows and was re-initialised, `max_iter` ended a run that `tol` was to
+            end, or the log-likelihood fell.
+        """
+        self._check_settings()
+        X = self._data(X, reset=True)
+        weight = _checks.sample_weight(sample_weight, len(X))
+        self._check_enough(weight)
+        if getattr(self, "n_init", 1) == 1:
+            self._fit(X, weight)
+        else:
+            self._fit_often(X, weight)
+        return self
+
+    def _fit_often(self, X, weight):
+        """Fit from each of `n_init` starts, and take over the best: the first of those that tie."""
+        if getattr(self, "checkpoint", None) is not None:
+            raise ValueError(
+                f"checkpoint must be None with n_init={self.n_init}, for it holds one fit; got "
+                f"{self.checkpoint!r}. Fit from one start after the other, each with its own file."
+            )
+        best, highest, rng = None, -np.inf, _checks.generator(self.random_state)
+        for _ in range(self.n_init):
+            one = copy(self).set_params(n_init=1, random_state=rng)
+            try:
+                one._fit(X, weight)
+            except KeyboardInterrupt:
+                self._take_over(one)
+                raise
+            value = getattr(one, self._trace)[-1]
+            if value > highest + posterior.TIE:
+                best, highest = one, value
+        self._take_over(best)
+
+    def _take_over(self, other):
+        """Learn what another one has learned."""
+        learned = vars(other).keys() - set(self._get_param_names())
+        vars(self).update({name: vars(other)[name] for name in learned})
+
+    def _check_enough(self, weight):
+        _checks.enough_rows(weight, self.n_components)
 
     def _run_em(self, start, e_step, m_step, put, *, file=None, pack=None, **options):
-        """Run `gmmlib.em.em` with this model's settings, and keep what it comes to.
+        """Run `gmmlib.em.loop.em` with this model's settings, and keep what it comes to.
 
         Parameters
         ----------
@@ -109,7 +246,7 @@ class LearnedByEM(Stored):
             max_iter=self.max_iter,
             tol=self.tol,
             callback=None if self.callback is None else report,
-            save=None if file is None else file.writer(pack, options.get("mechanism")),
+            save=None if file is None else file.writer(pack, options.get("algorithm")),
             progress=self.progress,
             **options,
         )
@@ -120,7 +257,7 @@ class LearnedByEM(Stored):
         trace.pass_on_interrupt()
 
 
-class Mixture(LearnedByEM, DensityMixin, BaseEstimator):
+class Mixture(LearnedByEM, Scored, DensityMixin, BaseEstimator):
     """Mixtures of K components that are scored row by row."""
 
     # Evidence (n,) and posteriors (n, K) of log joints (n, K), which they may overwrite.
@@ -138,13 +275,9 @@ class Mixture(LearnedByEM, DensityMixin, BaseEstimator):
         """Log-likelihood of each row, (N,), nats; memory does not grow with N."""
         return self._by_chunk(X, self._evidence)
 
-    def score(self, X, y=None):
-        """Mean log-likelihood, nats per row."""
-        return float(self.score_samples(X).mean())
-
     def predict(self, X):
         """Most probable component of each row, (N,); the lowest index among equals."""
-        return self._by_chunk(X, lambda joint: joint.argmax(axis=1), dtype=np.intp)
+        return self._by_chunk(X, posterior.most_probable, dtype=np.intp)
 
     def predict_proba(self, X):
         """Posterior of each component, (N, K); rows sum to 1."""
@@ -199,13 +332,13 @@ class Mixture(LearnedByEM, DensityMixin, BaseEstimator):
         return hasattr(self, "weights_")
 
     def _by_chunk(self, X, function, *, per_component=False, dtype=np.float64, everything=False):
-        """Fill an array (N,) or (N, K) with a function of the log joints of each chunk."""
+        """Fill an array (N,) or (N, K) with a function of the log joints of each block."""
         check_is_fitted(self)
         scoring = self._scoring(X, everything)
 
         def evaluate(rows):
             return function(_checks.log_joints(scoring.log_joint(rows), rows.start))
 
-        with Workers(scoring.chunk_size) as workers:
+        with scoring.workers as workers:
             shape = (scoring.n_rows, scoring.n_components) if per_component else scoring.n_rows
             return workers.fill(evaluate, np.empty(shape, dtype=dtype))

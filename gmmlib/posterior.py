@@ -54,6 +54,11 @@ def log_odds(log_joint):
     return odds
 
 
+def most_probable(scores):
+    """Place of the largest of each row of log joints or posteriors, (N,); the first of those that tie."""
+    return (scores >= scores.max(axis=1, keepdims=True) - TIE).argmax(axis=1)
+
+
 def proba(log_joint):
     """Posteriors (N, K); rows sum to 1."""
     return expit(log_odds(log_joint))

@@ -4,7 +4,7 @@ A stationary Gaussian on an H x W torus has a block-circulant covariance, which 
 two-dimensional Fourier basis diagonalises.  With the unitary transform
 ``z = rfft2(x, norm="ortho")`` its eigenvalue at frequency f is the spectrum
 ``s(f) = E|z(f)|^2``, in squared grey levels, and the exact density of a zero-mean
-image of D = H W pixels, in nats an image, is
+image of D = H W pixels, in nats per image, is
 
 .. math:: \\log N(x; s) = -\\tfrac12 \\sum_f w(f)
           \\Big[\\log 2\\pi s(f) + \\frac{|z(f)|^2}{s(f)}\\Big].

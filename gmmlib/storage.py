@@ -17,7 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-FORMAT = 1  # raised when a reader of today could not read the files of tomorrow
+import gmmlib
+
+FORMAT = 2  # raised when a reader of today could not read the files of tomorrow
 MOST_ARRAYS = 10_000
 LONGEST_NAME = 100  # bytes
 LONGEST_HEADER = 2**22  # bytes; the settings of a thousand densities are shorter
@@ -168,18 +170,18 @@ def read(path, kind, names):
         try:
             members = _members(file)
             header = json.loads(str(_array(file, "header", members.pop("header"))))
-            found = header["kind"], header["format"], header["settings"]
+            held = header["kind"], header["format"], header["settings"]
         except Exception as error:  # what is damaged raises nearly anything
             raise _unreadable(path, kind, error) from error
-        if found[0] != kind:
-            other = found[0] if isinstance(found[0], str) and len(found[0]) < LONGEST_NAME else "other thing"
+        if held[0] != kind:
+            other = held[0] if isinstance(held[0], str) and len(held[0]) < LONGEST_NAME else "other thing"
             raise ModelFileError(f"{path} holds a {other}; expected a {kind}. Load it with {other}.load.")
-        if found[1] != FORMAT:
+        if held[1] != FORMAT:
             raise ModelFileError(
-                f"{path} has format {reprlib.repr(found[1])}; this version of gmmlib reads format {FORMAT}. "
+                f"{path} has format {reprlib.repr(held[1])}; this version of gmmlib reads format {FORMAT}. "
                 "Save it again with this version, or use the version that wrote it."
             )
-        wanted = set(names(found[2]) if callable(names) else names)
+        wanted = set(names(held[2]) if callable(names) else names)
         if members.keys() != wanted:
             raise ModelFileError(_wrong_names(path, wanted, members))
         try:
@@ -188,7 +190,7 @@ def read(path, kind, names):
             raise _unreadable(path, kind, error) from error
     if any(array.dtype.kind not in "fi" for array in arrays.values()):
         raise ModelFileError(_wrong_names(path, wanted, members))
-    return found[2], arrays
+    return held[2], arrays
 
 
 def _unread(path, error):
@@ -299,13 +301,13 @@ def _array(file, name, member):
         raise ValueError(f"{name} promises {shape} of {dtype} in {here} bytes")
     array = np.empty(shape, dtype, order="F" if by_columns else "C")
     file.seek(start)
-    found = zlib.crc32(file.read(before))
+    actual = zlib.crc32(file.read(before))
     if here:
         flat = (array.T if by_columns else array).reshape(-1).view(np.uint8)
         if file.readinto(flat) < here:
             raise ValueError(f"{name} is truncated")
-        found = zlib.crc32(flat, found)
-    if found != checksum:
+        actual = zlib.crc32(flat, actual)
+    if actual != checksum:
         raise ValueError(f"{name} does not have its checksum")
     return array
 
@@ -322,8 +324,13 @@ def image_shape(sides, arrays, where):
     return height, width
 
 
+def known(kind):
+    """Class of a name in `gmmlib.ESTIMATORS`, the kinds of model a file may hold; None of another name."""
+    return getattr(gmmlib, kind) if isinstance(kind, str) and kind in gmmlib.ESTIMATORS else None
+
+
 def load(path, model_class):
-    """Read a model of a class whose `_from_state` makes it from settings and the arrays `_array_names`.
+    """Read a model of a class that is a `gmmlib.base.Stored`.
 
     Raises
     ------
@@ -334,8 +341,8 @@ def load(path, model_class):
     """
     kind = model_class.__name__
     try:
-        settings, arrays = read(path, kind, model_class._array_names)
-        return model_class._from_state(settings, arrays, str(path))
+        settings, arrays = read(path, kind, model_class.array_names)
+        return model_class.from_arrays(settings, arrays, str(path))
     except (ModelFileError, FileNotFoundError, MemoryError):
         raise
     except Exception as error:  # a file that was made to do harm raises nearly anything

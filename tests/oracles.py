@@ -4,10 +4,15 @@ Nothing here imports gmmlib.  A stationary field of H x W pixels is described by
 spectrum (H, W), flattened to D = H W where a matrix is wanted.
 """
 
+import statistics
+
 import numpy as np
 from scipy.linalg import null_space
 from scipy.special import logsumexp
 from scipy.stats import multivariate_normal
+
+# Settings of runs that are compared step by step: none ends early.
+WHOLE_RUN = {"max_iter": 50, "tol": 0.0}
 
 
 def fourier_matrix(shape):
@@ -238,3 +243,17 @@ def covariance_root(covariance):
     """The symmetric square root of a covariance (D, D), from its eigenvectors."""
     values, vectors = np.linalg.eigh(covariance)
     return (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+
+
+def code(joint, kind):
+    """The code of log joints, a row at a time."""
+    rows = []
+    for row in joint:
+        if kind == "posterior":
+            rows.append([1 / sum(np.exp(other - value) for other in row) for value in row])
+        elif kind == "standardised_log_joint":
+            mean, deviation = statistics.fmean(row), statistics.pstdev(row)
+            rows.append([(value - mean) / deviation for value in row])
+        else:
+            rows.append(list(row))
+    return np.array(rows)

@@ -11,8 +11,8 @@ from sklearn.mixture import GaussianMixture
 
 from gmmlib import _checks, posterior
 from gmmlib.base import Mixture, Scoring
-from gmmlib.em import Workers
-from tests.test_inputs import ROWS, SUBJECTS
+from gmmlib.em.workers import Workers
+from tests.subjects import CLASSES, IMAGES, ROWS, SUBJECTS
 
 MIXTURES = [name for name, (model, _) in SUBJECTS.items() if isinstance(model, Mixture)]
 
@@ -57,7 +57,7 @@ class DiagonalGMM(Mixture):
             total = workers.sum(lambda rows: statistics(parameters, rows), len(X))
             return total, total.log_likelihood / weight.sum()
 
-        with Workers(7) as workers:
+        with Workers(7, 7) as workers:
             self._run_em(start, e_step, self._m_step, self._put)
         return self
 
@@ -74,7 +74,9 @@ class DiagonalGMM(Mixture):
 
     def _scoring(self, X, everything):
         parameters = self.weights_, self.means_, self.variances_
-        return Scoring(len(X), len(self.weights_), lambda rows: log_joint(*parameters, X[rows]), 7)
+        return Scoring(
+            len(X), len(self.weights_), lambda rows: log_joint(*parameters, X[rows]), Workers(7, 7)
+        )
 
     def _draw(self, labels, rng):
         noise = rng.standard_normal((len(labels), self.means_.shape[1]))
@@ -143,6 +145,7 @@ def test_criteria_count_what_is_learned(name):
         ("FullGMM", 1 + 2 * (3 + 6)),
         ("TransformedGMM", 1 + 2 * (12 + 7)),
         ("PhaseBlindGMM", 1 + 2 * (7 + 28)),
+        ("HierarchicalGMM", 1 + 2 * 1 + 2 * 7),
     ],
 )
 def test_parameters_by_hand(name, expected):
@@ -154,7 +157,49 @@ def test_parameters_by_hand(name, expected):
 def test_components_are_drawn_as_in_a_sample(name):
     model, X = SUBJECTS[name]
     model = clone(model).fit(X)
-    drawn, labels = model.sample(9, random_state=3)
+    drawn, labels, *_ = model.sample(9, random_state=3)
     rng = np.random.default_rng(3)
-    rng.multinomial(9, model.weights_)
+    if name == "HierarchicalGMM":  # which draws its labels one by one
+        rng.choice(2, 9, p=model.top_weights_)
+    else:
+        rng.multinomial(9, model.weights_)
     assert_array_equal(model.sample_components(labels, rng), drawn)
+
+
+PROTOCOL = {
+    *("log_joint", "score_samples", "score", "predict", "predict_proba", "predict_log_proba", "fit_predict"),
+    *("n_parameters", "aic", "bic", "sample", "sample_components"),
+}
+CRITERIA = {"aic", "bic"}  # a classifier is no density of rows alone, and a stack is one of codes
+ABSENT = {
+    "DiscriminativeGMM": CRITERIA | {"n_parameters", "fit_predict", "sample", "sample_components"},
+    "GenerativeClassifier": CRITERIA | {"score_samples", "fit_predict", "sample", "sample_components"},
+    "StackedGMM": CRITERIA | {"fit_predict", "sample_components"},
+}
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_every_estimator_answers_what_makes_sense_of_it(name):
+    model, X = SUBJECTS[name]
+    model = clone(model).fit(X, CLASSES, sample_weight=np.ones(len(X)))
+    absent = {method for method in PROTOCOL if not hasattr(model, method)}
+    assert absent == ABSENT.get(type(model).__name__, set())
+    if X.ndim > 2:
+        assert model.image_shape_ == X.shape[-2:]
+    else:
+        assert model.n_features_in_ == X.shape[1]
+
+
+def test_models_of_models_count_what_their_parts_have_learned():
+    stack = clone(SUBJECTS["StackedGMM of images"][0]).fit(IMAGES)
+    lowest, top = stack.layers_
+    assert stack.n_parameters() == lowest.n_parameters() + top.n_parameters()
+    classifier = clone(SUBJECTS["GenerativeClassifier of rows"][0]).fit(ROWS, CLASSES)
+    of_densities = sum(density.n_parameters() for density in classifier.densities_)
+    assert classifier.n_parameters() == of_densities + 1
+    assert classifier.set_params(priors=[0.5, 0.5]).fit(ROWS, CLASSES).n_parameters() == of_densities
+
+
+def test_log_posteriors_of_a_stack_are_those_of_its_top_layer():
+    stack = clone(SUBJECTS["StackedGMM of images"][0]).fit(IMAGES)
+    assert_allclose(np.exp(stack.predict_log_proba(IMAGES)), stack.predict_proba(IMAGES), rtol=1e-12)

@@ -7,7 +7,8 @@ import pytest
 from numpy.testing import assert_allclose
 from threadpoolctl import threadpool_limits
 
-from gmmlib import bispectrum, templates
+from gmmlib import bispectrum
+from gmmlib.stationary import templates
 from tests import oracles
 
 SHAPES = [(4, 6), (5, 4), (3, 5), (1, 7), (6, 1), (4, 4)]

@@ -17,8 +17,8 @@ import pytest
 
 import gmmlib
 from gmmlib import ConvolutionalGMM, FullGMM, checkpoint, storage
+from gmmlib.stationary.transformed import TransformedGMM
 from gmmlib.storage import ModelFileError
-from gmmlib.templates import TransformedGMM
 
 N_KILLS = 20
 
@@ -29,7 +29,7 @@ def images(n=400):
 
 
 def convolutional(**settings):
-    return ConvolutionalGMM(3, max_iter=12, random_state=1, **settings)
+    return ConvolutionalGMM(3, max_iter=12, random_state=1, **settings, tol=0.0)
 
 
 def full(**settings):
@@ -38,12 +38,12 @@ def full(**settings):
 
 FITS = {
     "convolutional": (lambda **s: convolutional(**s), images()),
-    "stochastic": (lambda **s: convolutional(mechanism="stochastic", **s), images()),
-    "annealed": (lambda **s: convolutional(mechanism="annealed", **s), images()),
+    "stochastic": (lambda **s: convolutional(algorithm="sem", **s), images()),
+    "annealed": (lambda **s: convolutional(algorithm="annealed", **s), images()),
     "full": (lambda **s: full(**s), images().reshape(400, -1)),
     "pruned": (lambda **s: full(min_weight=0.2, **s), images().reshape(400, -1)),
     "random": (lambda **s: full(init="random_from_data", **s), images().reshape(400, -1)),
-    "templates": (lambda **s: TransformedGMM(2, max_iter=6, random_state=1, **s), images(40)),
+    "templates": (lambda **s: TransformedGMM(2, max_iter=6, random_state=1, **s, tol=0.0), images(40)),
 }
 
 
@@ -153,7 +153,7 @@ def refused(make, X, path, match, **fit):
 def test_an_unreadable_checkpoint_is_refused_and_kept(path):
     stopped(convolutional, images(), path)
     path.write_bytes(path.read_bytes()[:-100])
-    refused(convolutional, images(), path, "no readable model file .*To begin anew, name another file")
+    refused(convolutional, images(), path, "no readable model file .*To begin again, name another file")
 
 
 def test_a_checkpoint_that_cannot_be_opened_is_not_to_be_removed(path, monkeypatch):
@@ -165,7 +165,7 @@ def test_a_checkpoint_that_cannot_be_opened_is_not_to_be_removed(path, monkeypat
     monkeypatch.setattr(storage, "open", refuse, raising=False)
     with pytest.raises(ModelFileError, match="cannot be read .PermissionError: Permission denied") as caught:
         convolutional(checkpoint=path).fit(images())
-    assert "begin anew" not in str(caught.value)
+    assert "begin again" not in str(caught.value)
 
 
 # --- all that decides a fit ---------------------------------------------------------------------------
@@ -210,16 +210,16 @@ OTHERS = {
     "zero_mean_patches": [True],
     "variance_floor": [1e-3],
     "reg_covar": [1e-3],
-    "means": ["zero"],
+    "zero_means": [True],
     "min_weight": [0.01],
     "allow_missing": [True],
     "warm_start": [True],
     "max_shift": [1],
     "noise": ["white"],
     "chunk_size": [100],
-    "mechanism": [
-        "stochastic",
-        "hard",
+    "algorithm": [
+        "sem",
+        "cem",
         {"name": "annealed", "start": 0.1, "rate": 1.2},
         {"name": "annealed", "start": 0.1, "rate": 1.3},
         {"name": "annealed", "start": 0.2, "rate": 1.2},
@@ -261,12 +261,18 @@ STARTS = {
     ],
 }
 SMALL = {
-    "ConvolutionalGMM": (lambda **s: ConvolutionalGMM(**{"n_components": 3, "max_iter": 6} | s), images()),
+    "ConvolutionalGMM": (
+        lambda **s: ConvolutionalGMM(**{"n_components": 3, "max_iter": 6, "tol": 0.0} | s),
+        images(),
+    ),
     "FullGMM": (lambda **s: FullGMM(**{"n_components": 4, "max_iter": 6, "tol": 0} | s), ROWS),
-    "TransformedGMM": (lambda **s: TransformedGMM(**{"n_components": 2, "max_iter": 5} | s), images(40)),
+    "TransformedGMM": (
+        lambda **s: TransformedGMM(**{"n_components": 2, "max_iter": 5, "tol": 0.0} | s),
+        images(40),
+    ),
 }
 KINDS = {kind.__name__: kind for kind in (ConvolutionalGMM, FullGMM, TransformedGMM)}
-ENDS = {"checkpoint", "callback", "progress"}  # decide nothing
+ENDS = {"checkpoint", "callback", "progress", "n_init"}  # decide nothing
 NAMES = [(kind, name) for kind in SMALL for name in inspect.signature(KINDS[kind]).parameters]
 
 
@@ -359,7 +365,7 @@ def test_labels_of_rows_that_are_left_out_decide_which_start_is_meant(path):
 def test_any_stream_of_numpy_goes_on(bits, path):
     def make(**settings):
         generator = np.random.Generator(bits(5))
-        return ConvolutionalGMM(3, max_iter=9, mechanism="stochastic", random_state=generator, **settings)
+        return ConvolutionalGMM(3, max_iter=9, algorithm="sem", random_state=generator, **settings, tol=0.0)
 
     stopped(make, images(), path)
     assert_same_bits(make(checkpoint=path).fit(images()), make().fit(images()))
@@ -370,7 +376,7 @@ def test_a_stream_that_has_been_drawn_from_is_another_one(path):
         generator = np.random.default_rng(5)
         generator.random(draws)
         generator.spawn(children)
-        return ConvolutionalGMM(3, max_iter=9, mechanism="stochastic", random_state=generator, **settings)
+        return ConvolutionalGMM(3, max_iter=9, algorithm="sem", random_state=generator, **settings, tol=0.0)
 
     stopped(lambda **s: make(2, 0, **s), images(), path)
     refused(lambda **s: make(3, 0, **s), images(), path, "another fit .random_state: 'Generator in state")
@@ -439,7 +445,7 @@ def test_a_file_that_is_no_checkpoint_is_refused_before_any_work(kind, content, 
         make().fit(X).save(path)
     else:
         path.write_bytes(content)
-    for work in ("em.Workers.map", "full_em.kmeans_labels", "full_em.data_axes"):
+    for work in ("em.workers.Workers.map", "full.start.kmeans_labels", "full.steps.data_axes"):
         monkeypatch.setattr(f"gmmlib.{work}", lambda *_: pytest.fail("work was done"))
     refused(make, X, path, "must be a checkpoint of this fit")
 
@@ -461,7 +467,7 @@ def test_a_place_where_no_checkpoint_can_be_is_refused_before_any_work(
     make, X = SMALL[kind]
     (tmp_path / "plain").write_text("text")
     os.mkfifo(tmp_path / "pipe")
-    for work in ("em.Workers.map", "full_em.kmeans_labels", "full_em.data_axes"):
+    for work in ("em.workers.Workers.map", "full.start.kmeans_labels", "full.steps.data_axes"):
         monkeypatch.setattr(f"gmmlib.{work}", lambda *_: pytest.fail("work was done"))
     with pytest.raises(error) as caught:
         make(checkpoint=f"{tmp_path}/{name}").fit(X)
@@ -474,7 +480,7 @@ def test_a_folder_that_cannot_be_written_to_is_refused_before_any_work(path, mon
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(os, "open", refuse)
-    monkeypatch.setattr("gmmlib.em.Workers.map", lambda *_: pytest.fail("work was done"))
+    monkeypatch.setattr("gmmlib.em.workers.Workers.map", lambda *_: pytest.fail("work was done"))
     with pytest.raises(PermissionError, match="must be in a folder where files can be made and locked; got"):
         convolutional(checkpoint=path).fit(images())
 
@@ -658,9 +664,10 @@ def state_damages(name, array, n_rows):
         if name != "log_likelihoods":  # one that changes nothing is possible
             yield "an entry more", np.concatenate([array, array[-1:]])
         yield "none at all", array[:0]
-    if name not in ("log_likelihoods", "log_likelihood", "transform"):
+    if name not in ("log_likelihoods", "log_likelihood", "transform", "first", "about"):
         yield "negative", -numbers - 1
-        yield "doubled", 2 * array
+        if name != "second":
+            yield "doubled", 2 * array
     if name == "log_likelihoods":
         yield "longer than the fit", np.repeat(array[-1], 99)
 
@@ -700,9 +707,9 @@ HEADERS = {
     "more": lambda record: record.update(checkpoint="x"),
     "tol of text": lambda record: record.update(tol="x"),
     "tol of nothing": lambda record: record.update(tol=float("nan")),
-    "no stream": lambda record: record.update(mechanism={"stream": None}),
-    "a function as a stream": lambda record: record.update(mechanism={"stream": {"bit_generator": "seed"}}),
-    "an odd stream": lambda record: record["mechanism"]["stream"]["state"].update(state=-1),
+    "no stream": lambda record: record.update(algorithm={"stream": None}),
+    "a function as a stream": lambda record: record.update(algorithm={"stream": {"bit_generator": "seed"}}),
+    "an odd stream": lambda record: record["algorithm"]["stream"]["state"].update(state=-1),
     "a stream for a seed": lambda record: record.update(stream={"bit_generator": "PCG64"}),
 }
 
@@ -720,6 +727,12 @@ def test_a_record_that_no_fit_can_have_left_is_refused(what, path):
     before = np.random.mtrand._rand.get_state()[1].tobytes()
     refused(make, X, path, "must be a checkpoint of this fit")
     assert np.random.mtrand._rand.get_state()[1].tobytes() == before  # the stream of all
+
+
+def test_several_starts_have_no_checkpoint(path):
+    with pytest.raises(ValueError, match="checkpoint must be None with n_init=2, for it holds one fit; got"):
+        convolutional(checkpoint=path, n_init=2).fit(images())
+    assert list(path.parent.iterdir()) == []
 
 
 def test_a_model_is_no_checkpoint(path):

@@ -36,8 +36,10 @@ RUN = {
     "make book SCALE=paper",
     "make book SCALE=paper && make freeze SCALE=paper",
     "make book SCALE=sample",
+    "make book SCALE=sample CHAPTERS=03",
     "make book SCALE=sample && make freeze SCALE=sample",
     "make coverage",
+    "make export",
     "make freeze SCALE=...",
     "make help",
     "make html",
@@ -45,13 +47,18 @@ RUN = {
     "make serve",
     "make serve PORT=9000",
     "make test",
+    "make test CHAPTERS=03",
+    "make test PYTESTFLAGS=-x",
     "make test-all",
     "make validate",
     "make validate SCALE=paper",
 }
 NOT_RUN = {
     ".venv/bin/pip install pre-commit": "asks a network",
+    ".venv/bin/python -m gmmlib.data fetch": "asks a network",
+    ".venv/bin/python -m gmmlib.data status": "reads all data; test_datasets.py runs it",
     ".venv/bin/pre-commit install": "of a package that the line before installs",
+    "pip install gmmlib": "asks a network; test_wheel.py installs the wheel",
     "make audit": "asks a network",
     "make bench": "takes minutes; its programs have tests of their own",
     "make env": "asks a network; it made the environment of these tests",
@@ -136,7 +143,7 @@ def store_run(project):
 
 
 def environment(root):
-    """A .venv that is the one of these tests; were it made anew, only these links would go."""
+    """A .venv that is the one of these tests; were it made again, only these links would go."""
     (root / ".venv").mkdir()
     for part in ("bin", "lib"):
         (root / ".venv" / part).symlink_to(Path(sys.prefix) / part)
@@ -147,7 +154,7 @@ def environment(root):
 
 def surroundings():
     """Those of a person: nothing that an outer make or test run has set."""
-    outer = ("MAKE", "MFLAGS", "SCALE", "PORT", "PYTEST", "GMMLIB", "COVERAGE")
+    outer = ("MAKE", "MFLAGS", "SCALE", "PORT", "CHAPTERS", "PYTEST", "GMMLIB", "COVERAGE")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(outer)}
     return kept | {"SCALE": "sample"}
 

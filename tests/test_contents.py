@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from gmmlib import ConvolutionalGMM, FullGMM, GenerativeClassifier, StackedGMM, _contents
-from gmmlib.discriminative import DiscriminativeGMM
-from gmmlib.hierarchical import HierarchicalGMM
+from gmmlib.stationary.discriminative import DiscriminativeGMM
+from gmmlib.stationary.hierarchical import HierarchicalGMM
+from gmmlib.stationary.transformed import TransformedGMM
 from gmmlib.storage import ModelFileError
-from gmmlib.templates import TransformedGMM
 from tests.test_fuzz import IMAGES, LABELS, MODELS, ROWS, saved  # noqa: F401  a fixture used by its name
 
 POSITIVE = {"weights", "spectra", "top_weights", "conditionals", "scale", "priors", "covariances"}
@@ -201,7 +201,7 @@ def test_settings_are_checked_as_those_of_a_caller(saved, tmp_path):  # noqa: F8
 
 
 def test_what_has_no_power_at_zero_frequency_is_not_loaded_as_if_it_had(tmp_path):
-    model = ConvolutionalGMM(2, zero_mean_patches=True, max_iter=2, random_state=0).fit(IMAGES)
+    model = ConvolutionalGMM(2, zero_mean_patches=True, max_iter=2, random_state=0, tol=0.0).fit(IMAGES)
     model.save(tmp_path / "model.npz")
     with np.load(tmp_path / "model.npz") as file:
         contents = dict(file)
@@ -259,7 +259,10 @@ def test_densities_of_rows_of_different_widths_make_no_classifier(tmp_path):
     "codes", [[], ["posterior"], ["posterior", "other"], [1, 2], {"a": 1, "b": 2}, None, 3]
 )
 def test_a_stack_of_impossible_codes_is_refused(tmp_path, codes):
-    layers = [ConvolutionalGMM(3, max_iter=2, random_state=0), FullGMM(2, max_iter=2, random_state=0)]
+    layers = [
+        ConvolutionalGMM(3, max_iter=2, random_state=0, tol=0.0),
+        FullGMM(2, max_iter=2, random_state=0),
+    ]
     StackedGMM(layers).fit(IMAGES).save(tmp_path / "model.npz")
     with np.load(tmp_path / "model.npz") as file:
         contents = with_settings(dict(file), lambda own: own.update(codes=codes))
@@ -276,7 +279,7 @@ def test_models_of_all_ways_to_learn_come_back(tmp_path):
     """Runs, single steps, steps after a run and after loading, pruned components, and sums of mixtures."""
     path = tmp_path / "model.npz"
     for make, X in (
-        (lambda: ConvolutionalGMM(2, max_iter=2, random_state=0), IMAGES),
+        (lambda: ConvolutionalGMM(2, max_iter=2, random_state=0, tol=0.0), IMAGES),
         (lambda: FullGMM(2, random_state=0), ROWS),
     ):
         models = [
@@ -295,18 +298,21 @@ def test_models_of_all_ways_to_learn_come_back(tmp_path):
     assert loaded_like(pruned, path).n_components == 6
     both = GenerativeClassifier(FullGMM(1, random_state=0)).fit(ROWS, LABELS).mixture()
     np.testing.assert_array_equal(loaded_like(both, path).score_samples(ROWS), both.score_samples(ROWS))
-    zero = loaded_like(FullGMM(2, means="zero", random_state=0).fit(ROWS), path)
-    assert zero.means == "zero"
+    zero = loaded_like(FullGMM(2, zero_means=True, random_state=0).fit(ROWS), path)
+    assert zero.zero_means is True
 
 
 CHANGED = [
-    (lambda: ConvolutionalGMM(2, max_iter=2, random_state=0).fit(IMAGES), {"n_components": 3}),
-    (lambda: ConvolutionalGMM(2, max_iter=2, random_state=0).fit(IMAGES), {"zero_mean_patches": True}),
+    (lambda: ConvolutionalGMM(2, max_iter=2, random_state=0, tol=0.0).fit(IMAGES), {"n_components": 3}),
+    (
+        lambda: ConvolutionalGMM(2, max_iter=2, random_state=0, tol=0.0).fit(IMAGES),
+        {"zero_mean_patches": True},
+    ),
     (lambda: FullGMM(2, max_iter=2, random_state=0).fit(ROWS), {"n_components": 1}),
-    (lambda: FullGMM(2, max_iter=2, random_state=0).fit(ROWS), {"means": "zero"}),
+    (lambda: FullGMM(2, max_iter=2, random_state=0).fit(ROWS), {"zero_means": True}),
     (lambda: FullGMM(2, max_iter=2, random_state=0).fit(ROWS), {"max_iter": -1}),
-    (lambda: TransformedGMM(2, max_iter=1, random_state=0).fit(IMAGES), {"max_shift": 1}),
-    (lambda: TransformedGMM(2, max_iter=1, random_state=0).fit(IMAGES), {"n_components": 1}),
+    (lambda: TransformedGMM(2, max_iter=1, random_state=0, tol=0.0).fit(IMAGES), {"max_shift": 1}),
+    (lambda: TransformedGMM(2, max_iter=1, random_state=0, tol=0.0).fit(IMAGES), {"n_components": 1}),
     (MODELS["HierarchicalGMM"], {"n_top": 3}),
     (MODELS["HierarchicalGMM"], {"n_components": 3}),
     (MODELS["DiscriminativeGMM"], {"n_components": 3}),
@@ -329,6 +335,6 @@ def test_what_load_would_refuse_or_take_for_another_model_is_not_saved(tmp_path,
 
 def test_settings_are_all_parameters_but_those_of_a_run():
     assert _contents.setting_names(HierarchicalGMM) == sorted(
-        parameters(HierarchicalGMM) - {"init", "random_state", "callback", "progress"}
+        parameters(HierarchicalGMM) - {"init", "n_init", "random_state", "callback", "progress"}
     )
     assert not {"checkpoint", "callback", "init"} & set(_contents.setting_names(DiscriminativeGMM))

@@ -8,7 +8,8 @@ import pytest
 from numpy.testing import assert_array_equal
 from threadpoolctl import ThreadpoolController, threadpool_limits
 
-from gmmlib.em import Workers, add, em
+from gmmlib.em.loop import em
+from gmmlib.em.workers import Workers, merge
 from tests import oracles
 
 
@@ -99,30 +100,47 @@ def test_progress_goes_to_standard_error_and_only_on_request(capsys):
 
 
 def test_statistics_add_field_by_field():
-    total = add(Sums(1.0, np.array([1, 2])), Sums(2.0, np.array([10, 20])))
+    total = merge(Sums(1.0, np.array([1, 2])), Sums(2.0, np.array([10, 20])))
     assert isinstance(total, Sums)
     assert total.a == 3.0
     assert_array_equal(total.b, [11, 22])
 
 
-def test_chunks_are_added_in_order_whichever_finishes_first():
-    values = np.array([1e16, 1.0, -1e16, 1.0, 1e16, 3.0, -1e16, 0.5])
-    expected = 0.0
-    for value in values:
-        expected += value
-    assert expected != values[::-1].sum()
+def test_blocks_are_joined_by_place_whichever_finishes_first():
+    values = np.array([1e16, 1.0, 1.0, -1e16, 1e16, 3.0, -1e16, 0.5])
+    a, b, c, d, e, f, g, h = values
+    expected = ((a + b) + (c + d)) + ((e + f) + (g + h))
+    assert expected != sum(values)
 
     def slow_at_first(rows):
         time.sleep(0.01 if rows.start % 2 == 0 else 0.0)
         return Sums(values[rows].sum(), values[rows].copy())
 
-    with threadpool_limits(4, user_api="blas"), Workers(1) as workers:
+    with threadpool_limits(4, user_api="blas"), Workers(1, 1) as workers:
         total = workers.sum(slow_at_first, len(values))
     assert total.a == expected
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 4, 5, 7, 8, 11, 64, 100])
+def test_sums_are_those_of_a_fixed_tree_whatever_the_chunks(count):
+    values = np.random.default_rng(count).standard_normal((count, 3)) * 10.0 ** np.arange(-8, 9, 8)
+
+    def tree(parts):
+        """The largest power of two of parts on the left, the rest on the right."""
+        if len(parts) == 1:
+            return parts[0]
+        left = 2 ** (len(parts) - 1).bit_length() // 2
+        return tree(parts[:left]) + tree(parts[left:])
+
+    for chunk_size in (1, 2, 3, 50, 1000):
+        with Workers(chunk_size, 2) as workers:
+            total = workers.sum(lambda rows: Sums(1.0, values[rows.start // 2]), 2 * count - 1)
+        assert total.a == count
+        assert_array_equal(total.b, tree(values))
+
+
 def test_slices_cover_the_rows_once_and_in_order():
-    with Workers(4) as workers:
+    with Workers(4, 4) as workers:
         assert list(workers.map(lambda rows: rows, 10)) == [slice(0, 4), slice(4, 8), slice(8, 10)]
         assert list(workers.map(lambda rows: rows, 4)) == [slice(0, 4)]
         assert list(workers.map(lambda rows: rows, 0)) == []
@@ -131,14 +149,14 @@ def test_slices_cover_the_rows_once_and_in_order():
 def test_fill_writes_every_row_in_place():
     data = np.arange(20.0).reshape(10, 2)
     out = np.empty(10)
-    with Workers(3) as workers:
+    with Workers(3, 3) as workers:
         assert workers.fill(lambda rows: data[rows].sum(axis=1), out) is out
     assert_array_equal(out, data.sum(axis=1))
 
 
 def test_few_results_wait_at_any_time():
     started = []
-    with Workers(1) as workers:
+    with Workers(1, 1) as workers:
         for taken, _ in enumerate(workers.map(lambda rows: started.append(rows), 100)):
             assert len(started) <= taken + 2 * workers.count + 1
     assert len(started) == 100
@@ -149,12 +167,12 @@ def test_blas_has_one_thread_inside_and_its_own_number_after(threads):
     with threadpool_limits(threads, user_api="blas"):
         before = blas_threads()
         assert set(before) == {threads}
-        with Workers(1) as workers:
+        with Workers(1, 1) as workers:
             assert workers.count == threads
             assert set(blas_threads()) == {1}
             inside = [n for found in workers.map(lambda rows: blas_threads(), 3) for n in found]
             assert set(inside) == {1}
-            with Workers(1):
+            with Workers(1, 1):
                 assert set(blas_threads()) == {1}
             assert set(blas_threads()) == {1}
         assert blas_threads() == before
@@ -164,7 +182,7 @@ def test_uses_that_overlap_restore_blas_whichever_ends_first():
     """As when two threads of one program fit a model each."""
     with threadpool_limits(2, user_api="blas"):
         before = blas_threads()
-        first, second = Workers(1), Workers(1)
+        first, second = Workers(1, 1), Workers(1, 1)
         first.__enter__()
         second.__enter__()
         first.__exit__(None, None, None)
@@ -179,11 +197,11 @@ def test_an_exception_in_a_worker_reaches_the_caller_and_restores_blas():
         return Sums(1.0, np.zeros(1))
 
     before = blas_threads()
-    with pytest.raises(KeyError, match="row 3"), Workers(1) as workers:
+    with pytest.raises(KeyError, match="row 3"), Workers(1, 1) as workers:
         workers.sum(fails, 50)
     assert blas_threads() == before
 
 
 def test_an_exception_in_a_fill_reaches_the_caller():
-    with pytest.raises(ZeroDivisionError), Workers(1) as workers:
+    with pytest.raises(ZeroDivisionError), Workers(1, 1) as workers:
         workers.fill(lambda rows: 1 // 0, np.empty(3))

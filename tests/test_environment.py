@@ -15,10 +15,13 @@ from tools.project import REPOSITORY
 
 LOCK = (REPOSITORY / "requirements.lock").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-DIRECT = [
-    *PROJECT["dependencies"],
-    *(r for extra in PROJECT["optional-dependencies"].values() for r in extra),
-]
+EXTRAS = PROJECT["optional-dependencies"]
+DIRECT = sorted(
+    {
+        *PROJECT["dependencies"],
+        *(r for extra in EXTRAS.values() for r in extra if not r.startswith("gmmlib[")),
+    }
+)
 
 
 def locked():
@@ -41,6 +44,17 @@ def canonical(name):
 @pytest.fixture(scope="module")
 def conda():
     return yaml.safe_load((REPOSITORY / "environment.yml").read_text(encoding="utf-8"))
+
+
+def test_the_book_brings_every_extra_of_the_library():
+    (own,) = (Requirement(text) for text in EXTRAS["book"] if text.startswith("gmmlib["))
+    assert own.extras == EXTRAS.keys() - {"book", "dev"}
+
+
+def test_every_extra_that_an_error_names_is_one():
+    texts = [path.read_text(encoding="utf-8") for path in Path(gmmlib.__file__).parent.rglob("*.py")]
+    named = {name for text in texts for name in re.findall(r'extra\("(\w+)"\)|gmmlib\[(\w+)\]', text)}
+    assert {name for pair in named for name in pair if name} == EXTRAS.keys() - {"dev"}
 
 
 def test_conda_environment_takes_every_package_from_the_lock(conda):
@@ -111,4 +125,6 @@ def test_the_tests_run_the_library_of_this_checkout():
 def test_names_and_versions_are_those_of_the_project(conda):
     citation = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text(encoding="utf-8"))
     assert conda["name"] == PROJECT["name"]
-    assert citation["version"] == PROJECT["version"]
+    assert citation["version"] == gmmlib.__version__
+    changelog = (REPOSITORY / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.search(r"^## (\S+)", changelog, re.MULTILINE).group(1) == gmmlib.__version__

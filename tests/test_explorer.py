@@ -5,7 +5,7 @@ import json
 import nbformat
 import pytest
 
-from gmmlib.gallery import MIME
+from gmmlib.book.gallery import MIME
 from tests.test_pages import TOO_WIDE, WIDE_FONT
 from tools import explorer, notebooks
 from tools.browser import windows

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from gmmlib import FullGMM, storage
-from gmmlib._catalogue import DatasetError
-from gmmlib.datasets import load_mnist
+from gmmlib.data.catalogue import DatasetError
+from gmmlib.data.datasets import load_mnist
 from tests.test_datasets import GZIPPED, cache, mirrors, server, tiny  # noqa: F401  fixtures used by their names
 from tools import notebooks
 
@@ -116,7 +116,7 @@ def test_a_notebook_that_does_not_fit_leaves_the_old_one(full):
 def test_a_download_that_does_not_fit_is_one_clear_error(full, server, mirrors, monkeypatch):  # noqa: F811  a fixture, not the name imported
     """The files before the one that does not fit go, too; those of earlier downloads stay."""
     folder, context = full
-    monkeypatch.setattr("gmmlib._catalogue.cache_folder", lambda: folder)
+    monkeypatch.setattr("gmmlib.data.catalogue.cache_folder", lambda: folder)
     old = folder / "mnist" / "t10k-labels-idx1-ubyte.gz"
     old.parent.mkdir()
     old.write_bytes(GZIPPED[old.name])
@@ -126,7 +126,7 @@ def test_a_download_that_does_not_fit_is_one_clear_error(full, server, mirrors, 
     with context() as expected, pytest.raises(DatasetError) as caught:
         load_mnist("train")
     told = str(caught.value)
-    assert told.startswith(f"MNIST cannot be stored in {folder}: [Errno {expected}] {os.strerror(expected)}")
+    assert told.startswith(f"MNIST cannot be stored in {folder}: {os.strerror(expected)}; make room")
     assert told.endswith(
         "; make room or allow writing there, or set GMMLIB_DATA to a folder that holds the data"
     )

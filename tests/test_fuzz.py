@@ -18,16 +18,16 @@ import pytest
 
 import gmmlib
 from gmmlib.base import Stored
-from gmmlib.classify import GenerativeClassifier
-from gmmlib.convolutional import ConvolutionalGMM
-from gmmlib.discriminative import DiscriminativeGMM
-from gmmlib.full import FullGMM
-from gmmlib.hierarchical import HierarchicalGMM
-from gmmlib.overlap import PenalisedGMM
-from gmmlib.phaseblind import PhaseBlindGMM
-from gmmlib.stack import StackedGMM
+from gmmlib.compose.classify import GenerativeClassifier
+from gmmlib.compose.stack import StackedGMM
+from gmmlib.full.estimator import FullGMM
+from gmmlib.stationary.convolutional import ConvolutionalGMM
+from gmmlib.stationary.discriminative import DiscriminativeGMM
+from gmmlib.stationary.hierarchical import HierarchicalGMM
+from gmmlib.stationary.penalised import PenalisedGMM
+from gmmlib.stationary.phaseblind import PhaseBlindGMM
+from gmmlib.stationary.transformed import TransformedGMM
 from gmmlib.storage import ModelFileError
-from gmmlib.templates import TransformedGMM
 
 SHORT, LONG = 65, 2000  # cases a class
 MEMORY = 2**20  # bytes that a load may take beyond FACTOR times the file
@@ -39,21 +39,21 @@ IMAGES = RNG.standard_normal((40, 4, 5))
 ROWS = RNG.standard_normal((40, 3))
 LABELS = np.arange(40) % 2
 MODELS = {
-    "ConvolutionalGMM": lambda: ConvolutionalGMM(2, max_iter=2, random_state=0).fit(IMAGES),
+    "ConvolutionalGMM": lambda: ConvolutionalGMM(2, max_iter=2, random_state=0, tol=0.0).fit(IMAGES),
     "FullGMM": lambda: FullGMM(2, max_iter=2, random_state=0).fit(ROWS),
     "StackedGMM": lambda: StackedGMM(
-        [ConvolutionalGMM(3, max_iter=2, random_state=0), FullGMM(2, max_iter=2, random_state=0)]
+        [ConvolutionalGMM(3, max_iter=2, random_state=0, tol=0.0), FullGMM(2, max_iter=2, random_state=0)]
     ).fit(IMAGES),
     "GenerativeClassifier": lambda: GenerativeClassifier(FullGMM(1, max_iter=2, random_state=0)).fit(
         ROWS, LABELS
     ),
     "DiscriminativeGMM": lambda: DiscriminativeGMM(1, max_iter=2, random_state=0).fit(IMAGES, LABELS),
-    "HierarchicalGMM": lambda: HierarchicalGMM(2, 2, max_iter=2, random_state=0).fit(
+    "HierarchicalGMM": lambda: HierarchicalGMM(2, 2, max_iter=2, random_state=0, tol=0.0).fit(
         IMAGES.reshape(10, 4, 4, 5)
     ),
-    "PenalisedGMM": lambda: PenalisedGMM(2, max_iter=2, random_state=0).fit(IMAGES),
+    "PenalisedGMM": lambda: PenalisedGMM(2, max_iter=2, random_state=0, tol=0.0).fit(IMAGES),
     "PhaseBlindGMM": lambda: PhaseBlindGMM(1, max_iter=2, random_state=0).fit(IMAGES),
-    "TransformedGMM": lambda: TransformedGMM(2, max_iter=2, random_state=0).fit(IMAGES),
+    "TransformedGMM": lambda: TransformedGMM(2, max_iter=2, random_state=0, tol=0.0).fit(IMAGES),
 }
 
 

@@ -19,38 +19,14 @@ from sklearn.exceptions import NotFittedError
 from sklearn.neighbors import KernelDensity
 
 import gmmlib
-from gmmlib.classify import GenerativeClassifier
-from gmmlib.convolutional import ConvolutionalGMM
-from gmmlib.discriminative import DiscriminativeGMM
-from gmmlib.full import FullGMM
-from gmmlib.hierarchical import HierarchicalGMM
-from gmmlib.overlap import PenalisedGMM
-from gmmlib.phaseblind import PhaseBlindGMM
-from gmmlib.stack import StackedGMM
-from gmmlib.templates import TransformedGMM
-
-RNG = np.random.default_rng(0)
-ROWS = RNG.standard_normal((24, 3)) + np.repeat([0.0, 6.0], 12)[:, None]
-IMAGES = RNG.standard_normal((24, 3, 4)) * np.repeat([1.0, 5.0], 12)[:, None, None]
-GROUPS = RNG.standard_normal((24, 2, 3, 4)) * np.repeat([1.0, 5.0], 12)[:, None, None, None]
-CLASSES = np.repeat([3, 7], 12)
-
-CONVOLUTIONAL = ConvolutionalGMM(2, max_iter=2, random_state=0)
-FULL = FullGMM(2, max_iter=2, random_state=0)
-SUBJECTS = {
-    "ConvolutionalGMM": (CONVOLUTIONAL, IMAGES),
-    "DiscriminativeGMM": (DiscriminativeGMM(2, max_iter=2, em_iter=2, random_state=0), IMAGES),
-    "FullGMM": (FULL, ROWS),
-    "FullGMM, values missing": (FullGMM(2, max_iter=2, allow_missing=True, random_state=0), ROWS),
-    "GenerativeClassifier of images": (GenerativeClassifier(CONVOLUTIONAL, random_state=0), IMAGES),
-    "GenerativeClassifier of rows": (GenerativeClassifier(FULL, random_state=0), ROWS),
-    "HierarchicalGMM": (HierarchicalGMM(2, 2, max_iter=2, random_state=0), GROUPS),
-    "PenalisedGMM": (PenalisedGMM(2, max_iter=2, random_state=0), IMAGES),
-    "PhaseBlindGMM": (PhaseBlindGMM(2, max_iter=2, random_state=0), IMAGES),
-    "StackedGMM of images": (StackedGMM([CONVOLUTIONAL, FULL]), IMAGES),
-    "StackedGMM of rows": (StackedGMM([FULL, FULL]), ROWS),
-    "TransformedGMM": (TransformedGMM(2, max_iter=2, random_state=0), IMAGES),
-}
+from gmmlib import base
+from gmmlib.compose.classify import GenerativeClassifier
+from gmmlib.full.estimator import FullGMM
+from gmmlib.stationary.convolutional import ConvolutionalGMM
+from gmmlib.stationary.hierarchical import HierarchicalGMM
+from gmmlib.stationary.phaseblind import PhaseBlindGMM
+from gmmlib.stationary.transformed import TransformedGMM
+from tests.subjects import CLASSES, LEARNED, SUBJECTS, given, scores
 
 LEARNING = ("fit", "partial_fit", "fit_predict", "fit_transform")
 # Of scikit-learn: they concern settings and routing, and take no data.
@@ -66,7 +42,7 @@ OF_SCIKIT_LEARN = (
 
 
 def public_methods(cls):
-    members = inspect.getmembers(cls, inspect.isroutine)
+    members = inspect.getmembers(cls, inspect.isfunction)  # not those of the class: they need no model
     return [name for name, _ in members if not name.startswith("_") and not ROUTING.match(name)]
 
 
@@ -90,9 +66,10 @@ def test_every_estimator_is_in_the_table():
         if inspect.isclass(value)
         and issubclass(value, BaseEstimator)
         and value.__module__ == module.__name__
-        and hasattr(value, "fit")  # a base is not one
+        and module is not base
     }
     assert estimators == {type(model).__name__ for model, _ in SUBJECTS.values()}
+    assert estimators == set(gmmlib.ESTIMATORS)
 
 
 def with_value(X, value):
@@ -156,10 +133,6 @@ def call(model, method, X, **others):
     if takes(method, "y"):
         others.setdefault("y", CLASSES)
     return method(X, **others)
-
-
-def scores(model, X):
-    return model.score_samples(X) if hasattr(model, "score_samples") else model.log_joint(X)
 
 
 def refused(model, X, argument, action):
@@ -275,6 +248,7 @@ BAD_SETTINGS = {
     "n_components": (*COUNT, 1000),
     "n_top": (*COUNT, 1000),
     "max_iter": COUNT,
+    "n_init": COUNT,
     "em_iter": COUNT,
     "chunk_size": COUNT,
     "tol": AMOUNT,
@@ -286,9 +260,9 @@ BAD_SETTINGS = {
     "min_weight": tuple(value for value in AMOUNT if value is not None) + (1.0,),
     "max_shift": (-1, 2, 0.5, "1", True, np.nan),
     "noise": WORD,
-    "means": WORD,
+    "zero_means": ("other", None, 3, [True]),
     "penalty": WORD,
-    "mechanism": (*WORD, {}, {"name": "annealed", "start": 2.0, "rate": 1.2}),
+    "algorithm": (*WORD, {}, {"name": "annealed", "start": 2.0, "rate": 1.2}),
     "init": START,
     "frame": (3, "frame", {}, (1, 2, 3, 4, 5)),
     "random_state": SEED,
@@ -347,14 +321,7 @@ BAD_ARRAYS = {
     "ragged": lambda values: [*values.tolist(), [[0.0]]],
     "None": lambda values: None,
 }
-STARTS = {
-    "ConvolutionalGMM": ("weights", "spectra"),
-    "FullGMM": ("weights", "means", "covariances"),
-    "HierarchicalGMM": ("top_weights", "conditionals", "spectra"),
-    "PenalisedGMM": ("weights", "spectra"),
-    "TransformedGMM": ("weights", "means", "spectra"),
-}
-CASES_OF_STARTS = [(name, key) for name, keys in STARTS.items() for key in keys]
+CASES_OF_STARTS = [(name, key.removesuffix("_")) for name, keys in LEARNED.items() for key in keys]
 
 
 @pytest.mark.parametrize(("name", "key"), CASES_OF_STARTS)
@@ -362,7 +329,7 @@ def test_bad_starts_are_refused(fitted, name, key):
     X = SUBJECTS[name][1]
     model = copy.deepcopy(fitted[name])
     before = scores(model, X)
-    start = {of: getattr(model, f"{of}_") for of in STARTS[name]}
+    start = given(model)
     for what, make in BAD_ARRAYS.items():
         if key == "means" and what == "negative":
             continue
@@ -407,13 +374,13 @@ def test_bad_draws_are_refused(fitted, name, method, argument):
 
 SMALL = 1e-120
 OUT_OF_REACH = {
-    "ConvolutionalGMM": ConvolutionalGMM(2, variance_floor=SMALL**2, max_iter=1, random_state=0),
+    "ConvolutionalGMM": ConvolutionalGMM(2, variance_floor=SMALL**2, max_iter=1, random_state=0, tol=0.0),
     "FullGMM": FullGMM(2, reg_covar=SMALL**2, max_iter=1, random_state=0),
     "FullGMM, values missing": FullGMM(2, reg_covar=SMALL**2, max_iter=1, allow_missing=True, random_state=0),
     "GenerativeClassifier of rows": GenerativeClassifier(KernelDensity(kernel="tophat", bandwidth=SMALL)),
-    "HierarchicalGMM": HierarchicalGMM(2, 2, variance_floor=SMALL**2, max_iter=1, random_state=0),
+    "HierarchicalGMM": HierarchicalGMM(2, 2, variance_floor=SMALL**2, max_iter=1, random_state=0, tol=0.0),
     "PhaseBlindGMM": PhaseBlindGMM(2, reg_covar=SMALL**2, max_iter=1, random_state=0),
-    "TransformedGMM": TransformedGMM(2, variance_floor=SMALL**2, max_iter=1, random_state=0),
+    "TransformedGMM": TransformedGMM(2, variance_floor=SMALL**2, max_iter=1, random_state=0, tol=0.0),
 }
 
 
@@ -438,13 +405,24 @@ def test_rows_out_of_reach_are_refused_and_not_nan(name):
 @pytest.mark.parametrize("name", SUBJECTS)
 def test_nothing_works_before_a_fit(name, tmp_path):
     model, X = SUBJECTS[name]
-    good = {"X": X, "y": CLASSES, "labels": [0], "path": tmp_path / "model.npz"}
+    good = {"X": X, "y": CLASSES, "labels": [0], "path": tmp_path / "model.npz", "statistics": None}
+    expected = f"This {type(model).__name__} instance is not fitted yet"
     for method in public_methods(type(model)):
-        if method in (*LEARNING, "load"):
+        if method in (*LEARNING, "merge"):
             continue
         function = getattr(copy.deepcopy(model), method)
-        with pytest.raises(NotFittedError, match=type(model).__name__):
+        with pytest.raises(NotFittedError, match=expected):
             function(**{key: value for key, value in good.items() if takes(function, key)})
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", SUBJECTS)
+def test_learned_things_are_not_there_before_a_fit(name):
+    model, X = copy.deepcopy(SUBJECTS[name])
+    made = [name for name, _ in inspect.getmembers(type(model)) if re.fullmatch("[a-z].*_", name)]
+    for attribute in (*made, *(a for a in vars(copy.deepcopy(model).fit(X, CLASSES)) if a.endswith("_"))):
+        with pytest.raises(AttributeError):  # NotFittedError is one
+            getattr(model, attribute)
 
 
 def test_the_size_of_the_table(record_property):

@@ -8,20 +8,23 @@ import time
 import numpy as np
 import pytest
 
-from gmmlib import ConvolutionalGMM, FullGMM, _interrupts
-from gmmlib.discriminative import DiscriminativeGMM
-from gmmlib.hierarchical import HierarchicalGMM
-from gmmlib.stack import StackedGMM
-from gmmlib.templates import TransformedGMM
+from gmmlib import ConvolutionalGMM, FullGMM
+from gmmlib.compose.stack import StackedGMM
+from gmmlib.em import interrupts
+from gmmlib.stationary.discriminative import DiscriminativeGMM
+from gmmlib.stationary.hierarchical import HierarchicalGMM
+from gmmlib.stationary.penalised import PenalisedGMM
+from gmmlib.stationary.transformed import TransformedGMM
 
 RNG = np.random.default_rng(11)
 X = RNG.standard_normal((120, 5, 6)) * RNG.choice([0.5, 2.0], 120)[:, None, None]
 FITS = {
-    "convolutional": (lambda **s: ConvolutionalGMM(3, max_iter=9, random_state=0, **s), (X,)),
+    "convolutional": (lambda **s: ConvolutionalGMM(3, max_iter=9, random_state=0, **s, tol=0.0), (X,)),
+    "penalised": (lambda **s: PenalisedGMM(3, max_iter=9, random_state=0, **s, tol=0.0), (X,)),
     "full": (lambda **s: FullGMM(3, max_iter=9, tol=0, random_state=0, **s), (X.reshape(120, -1),)),
-    "templates": (lambda **s: TransformedGMM(2, max_iter=9, random_state=0, **s), (X,)),
+    "templates": (lambda **s: TransformedGMM(2, max_iter=9, random_state=0, **s, tol=0.0), (X,)),
     "hierarchical": (
-        lambda **s: HierarchicalGMM(3, 2, max_iter=9, random_state=0, **s),
+        lambda **s: HierarchicalGMM(3, 2, max_iter=9, random_state=0, **s, tol=0.0),
         (X.reshape(60, 2, 5, 6),),
     ),
     "discriminative": (
@@ -95,7 +98,7 @@ def test_the_second_press_is_not_held_back():
         signal.raise_signal(signal.SIGINT)
         time.sleep(1)
 
-    with pytest.raises(KeyboardInterrupt), _interrupts.deferred():
+    with pytest.raises(KeyboardInterrupt), interrupts.deferred():
         press_twice()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
@@ -104,7 +107,9 @@ def test_a_handler_of_somebody_else_is_left_alone():
     heard = []
     before = signal.signal(signal.SIGINT, lambda *_: heard.append(1))
     try:
-        ConvolutionalGMM(2, max_iter=2, callback=lambda *_: signal.raise_signal(signal.SIGINT)).fit(X)
+        ConvolutionalGMM(2, max_iter=2, callback=lambda *_: signal.raise_signal(signal.SIGINT), tol=0.0).fit(
+            X
+        )
     finally:
         signal.signal(signal.SIGINT, before)
     assert heard == [1, 1, 1]
@@ -112,7 +117,7 @@ def test_a_handler_of_somebody_else_is_left_alone():
 
 def test_fits_outside_the_main_thread_run_as_ever():
     models = []
-    thread = threading.Thread(target=lambda: models.append(ConvolutionalGMM(2, max_iter=2).fit(X)))
+    thread = threading.Thread(target=lambda: models.append(ConvolutionalGMM(2, max_iter=2, tol=0.0).fit(X)))
     thread.start()
     thread.join()
     assert models[0].n_iter_ == 2
@@ -122,7 +127,10 @@ def test_an_interrupted_stack_says_which_layer_and_stays_as_it_was():
     def press(model, iteration):
         signal.raise_signal(signal.SIGINT)
 
-    layers = [ConvolutionalGMM(3, max_iter=2, random_state=0), FullGMM(2, callback=press, random_state=0)]
+    layers = [
+        ConvolutionalGMM(3, max_iter=2, random_state=0, tol=0.0),
+        FullGMM(2, callback=press, random_state=0),
+    ]
     stack = StackedGMM(layers, codes="log_joint")
     with pytest.raises(KeyboardInterrupt) as caught:
         stack.fit(X)
@@ -137,8 +145,8 @@ def test_an_interrupted_fit_can_go_on_from_its_checkpoint(tmp_path):
 
     path = tmp_path / "fit.npz"
     with pytest.raises(KeyboardInterrupt):
-        ConvolutionalGMM(3, max_iter=9, random_state=0, checkpoint=path, callback=press).fit(X)
-    model = ConvolutionalGMM(3, max_iter=9, random_state=0, checkpoint=path).fit(X)
-    expected = ConvolutionalGMM(3, max_iter=9, random_state=0).fit(X)
+        ConvolutionalGMM(3, max_iter=9, random_state=0, checkpoint=path, callback=press, tol=0.0).fit(X)
+    model = ConvolutionalGMM(3, max_iter=9, random_state=0, checkpoint=path, tol=0.0).fit(X)
+    expected = ConvolutionalGMM(3, max_iter=9, random_state=0, tol=0.0).fit(X)
     np.testing.assert_array_equal(model.spectra_, expected.spectra_)
     np.testing.assert_array_equal(model.log_likelihoods_, expected.log_likelihoods_)

@@ -169,25 +169,25 @@ def double(x):
 FIT = """import numpy as np
 from gmmlib import ConvolutionalGMM, FullGMM
 X = np.random.default_rng(0).normal(size=(50, 4, 4))
-print(ConvolutionalGMM(2, random_state=0, max_iter=2).fit(X).score(X))
+print(ConvolutionalGMM(2, random_state=0, max_iter=2, tol=0).fit(X).score(X))
 print(FullGMM(2, random_state=0, max_iter=2).fit(X.reshape(50, -1)).score(X.reshape(50, -1)))
 """
 
 
 @pytest.fixture
 def double(tmp_path, monkeypatch):
-    """Makes the kernel `double` anew, as another process would find it; and the folder of its files."""
+    """Makes the kernel `double` again, as another process would find it; and the folder of its files."""
     folder = tmp_path / "kept"
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(folder))
     (tmp_path / "doubling.py").write_text(SOURCE)
 
-    def anew():
+    def again():
         spec = importlib.util.spec_from_file_location("doubling", tmp_path / "doubling.py")
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
         return module.double
 
-    return anew, folder
+    return again, folder
 
 
 def hits(kernel):
@@ -211,10 +211,10 @@ DAMAGES = {
 
 
 def test_compiled_code_is_kept(double):
-    anew, folder = double
-    assert anew()(3) == 6
+    again, folder = double
+    assert again()(3) == 6
     assert len(list(folder.rglob("*.nbi"))) == len(list(folder.rglob("*.nbc"))) == 1
-    again = anew()
+    again = again()
     assert again(3) == 6
     assert hits(again) == 1
 
@@ -222,58 +222,58 @@ def test_compiled_code_is_kept(double):
 @pytest.mark.parametrize("pattern", ["*.nbi", "*.nbc", "*.nb?"])
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_code_is_compiled_again(double, damage, pattern):
-    anew, folder = double
-    anew()(3)
+    again, folder = double
+    again()(3)
     for file in folder.rglob(pattern):
         file.write_bytes(DAMAGES[damage](file.read_bytes()))
-    damaged = anew()
+    damaged = again()
     assert damaged(3) == 6
-    mended = anew()
+    mended = again()
     assert mended(3) == 6
     assert hits(mended) == 1
 
 
 def test_no_changed_byte_is_run(double):
-    anew, folder = double
-    anew()(3)
+    again, folder = double
+    again()(3)
     for file in folder.rglob("*.nb?"):
         content = file.read_bytes()
         for place in np.linspace(0, len(content) - 1, 25).astype(int):
             file.write_bytes(content[:place] + bytes([content[place] ^ 16]) + content[place + 1 :])
-            changed = anew()
+            changed = again()
             assert changed(3) == 6
             assert hits(changed) == 0
 
 
 @pytest.mark.parametrize("pattern", ["*.nbi", "*.nbc"])
 def test_a_file_that_cannot_be_read_or_replaced_is_no_trouble(double, pattern):
-    anew, folder = double
-    anew()(3)
+    again, folder = double
+    again()(3)
     (file,) = folder.rglob(pattern)
     file.unlink()
     (file / "in the way").mkdir(parents=True)
-    assert anew()(3) == 6
+    assert again()(3) == 6
 
 
 def test_a_folder_that_cannot_be_written_to_is_no_trouble(double, tmp_path, monkeypatch):
-    anew, folder = double
-    kernel = anew()
+    again, folder = double
+    kernel = again()
     for path in sorted(folder.rglob("*"), reverse=True):
         path.rmdir()
     folder.rmdir()
     folder.write_text("a file stands where the folder was")
     assert kernel(3) == 6
     monkeypatch.setattr(numba.core.caching.CacheImpl, "_locator_classes", [])  # and no other folder either
-    assert anew()(3) == 6
+    assert again()(3) == 6
 
 
 def test_code_for_other_types_is_not_run(double):
-    anew, folder = double
+    again, folder = double
     for value in (3, 3.5):
-        anew()(value)
+        again()(value)
     first, second = sorted(folder.rglob("*.nbc"))
     second.write_bytes(first.read_bytes())
-    assert anew()(3.5) == 7.0
+    assert again()(3.5) == 7.0
 
 
 def test_a_first_fit_survives_damage_to_all_kernels(tmp_path):

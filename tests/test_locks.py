@@ -10,7 +10,7 @@ import time
 import pytest
 
 from tests import test_site
-from tools import book, locks, pdf, references, reproducible, run, site
+from tools import book, export, locks, pdf, references, reproducible, run, site
 from tools import serve as server
 from tools.project import REPOSITORY, Project
 
@@ -117,6 +117,7 @@ TURNS = {
     ("serve",): {("references", True), ("published", False)},
     ("freeze", "--scale", "sample"): {("sample", True), ("references", False)},
     ("validate", "--scale", "sample"): {("references", True)},
+    ("export",): {("references", True), ("export", False)},
     ("reproducible",): {("reproducible", False)},
 }
 
@@ -157,6 +158,7 @@ def test_a_command_works_in_its_turn(project, monkeypatch, arguments):
         (references, "freeze"),
         (pdf, "make"),
         (reproducible, "check"),
+        (export, "export"),
     ]:
         monkeypatch.setattr(module, name, work)
     project.book.mkdir()

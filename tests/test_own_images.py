@@ -14,9 +14,12 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, ImageOps
 
-from gmmlib import _folder, _pictures, datasets
-from gmmlib.datasets import DatasetError, load_folder
-from tests.test_datasets import few_files, peak_of
+from gmmlib import datasets
+from gmmlib.data import folder as reader
+from gmmlib.data import pictures
+from gmmlib.data.datasets import DatasetError, load_folder
+from tests.test_archive import peak_of
+from tests.test_datasets import few_files
 from tools.project import REPOSITORY
 
 # --- odd files, made here ---------------------------------------------------------------------------
@@ -450,9 +453,9 @@ def test_white_and_black_are_1_and_0_at_every_depth():
     """To the last bit: nothing is divided twice."""
     for dtype, kind in ((np.uint8, "PNG"), (np.uint16, "PNG"), (np.uint16, "TIFF"), (np.int32, "TIFF")):
         levels = np.array([[0, np.iinfo(dtype).max]], dtype=dtype)
-        assert _pictures.grey(io.BytesIO(saved(picture(levels), kind))).tolist() == [[0.0, 1.0]]
+        assert pictures.grey(io.BytesIO(saved(picture(levels), kind))).tolist() == [[0.0, 1.0]]
     clear = np.array([[[9, 9, 9, 0], [255, 255, 255, 255], [0, 0, 0, 255]]], dtype=np.uint8)
-    assert _pictures.grey(io.BytesIO(saved(picture(clear), "PNG"))).tolist() == [[1.0, 1.0, 0.0]]
+    assert pictures.grey(io.BytesIO(saved(picture(clear), "PNG"))).tolist() == [[1.0, 1.0, 0.0]]
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP"])
@@ -463,14 +466,14 @@ def test_pictures_stand_upright(kind, orientation):
     data = saved(picture(np.repeat(L[:, :, None], 3, axis=2)), kind, **turned(orientation), **options)
     with Image.open(io.BytesIO(data)) as image:
         expected = np.asarray(ImageOps.exif_transpose(image).convert("L")) / 255
-    assert (_pictures.grey(io.BytesIO(data)) == expected).all()
+    assert (pictures.grey(io.BytesIO(data)) == expected).all()
 
 
 def test_a_photograph_has_the_levels_that_load_bsds_gives_it(tmp_path):
     for number, image in enumerate(datasets.load_bsds("val", "sample")):
         levels = np.round(255 * image).astype(np.uint8)
         (tmp_path / f"{number}.png").write_bytes(saved(picture(levels), "PNG"))
-    encoded = datasets._bundled.photographs("val")
+    encoded = datasets.bundled.photographs("val")
     for number, data in enumerate(encoded):
         (tmp_path / f"sample-{number}").write_bytes(data)
     found = load_folder(tmp_path)
@@ -507,7 +510,7 @@ def test_a_file_larger_than_any_picture_is_not_opened(tmp_path):
     fill(tmp_path, {"good.png": SHOWN["png-L.png"]})
     with open(tmp_path / "large.webp", "wb") as file:
         file.write(SHOWN["webp.webp"][0])
-        file.truncate(_folder.LARGEST + 1)  # no room on the disk is used
+        file.truncate(reader.LARGEST + 1)  # no room on the disk is used
     ((path, reason),) = load_folder(tmp_path).skipped
     assert (path.name, reason) == ("large.webp", "a file of more than 2147483648 bytes")
 
@@ -583,9 +586,9 @@ def test_folders_deeper_than_the_stack_of_python(tmp_path, monkeypatch):
         return scandir(tmp_path if next(left, None) is not None else tmp_path / "d")
 
     monkeypatch.setattr(os, "scandir", again)
-    monkeypatch.setattr(_folder, "_no_file", lambda path: None)
+    monkeypatch.setattr(reader, "_no_file", lambda path: None)
     monkeypatch.setattr(os.path, "isdir", lambda path: Path(path).name == "d")
-    assert len(_folder._search(tmp_path, recursive=True)) == depth
+    assert len(reader._search(tmp_path, recursive=True)) == depth
 
 
 def test_names_that_are_no_text(tmp_path):
@@ -667,7 +670,7 @@ def test_a_picture_that_cannot_be_read_is_not_called_damaged(nested, monkeypatch
     def fail(*_):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(_pictures.Image, "open", fail)
+    monkeypatch.setattr(pictures.Image, "open", fail)
     with pytest.raises(DatasetError, match=f"left out: 'b.png': cannot be read: {os.strerror(code)}"):
         load_folder(nested / "2024-x")
 
@@ -676,7 +679,7 @@ def test_too_many_open_files_and_too_little_memory_are_told(nested, monkeypatch)
     load_folder(nested)
     with few_files(), pytest.raises(DatasetError, match="cannot be opened: Too many open files; mend that"):
         load_folder(nested)
-    monkeypatch.setattr(_pictures, "grey", lambda _: (_ for _ in ()).throw(MemoryError()))
+    monkeypatch.setattr(pictures, "grey", lambda _: (_ for _ in ()).throw(MemoryError()))
     with pytest.raises(DatasetError, match=r"left out: 'b\.png': needs more memory than there is"):
         load_folder(nested / "2024-x")
 
@@ -734,7 +737,7 @@ def test_it_runs_on_a_folder_of_photographs(tmp_path):
     assert said[3] == r"skipped 'photographs/caf\udce9.png': 9 x 9 pixels; min_side=16"
     assert said[4].startswith("skipped 'photographs/cut.jpg': cannot be decoded: ")
     assert said[5] == "20,000 patches from 3 photographs"
-    assert 0.5 < float(said[6].removesuffix(" nats a dimension")) < 3
+    assert 0.5 < float(said[6].removesuffix(" nats per dimension")) < 3
     with Image.open(tmp_path / "components.png") as sheet:
         assert sheet.width > 500
 

@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from gmmlib import patches
-from gmmlib.patches import remove_mean, sample_patches
+from gmmlib.data.patches import remove_mean, sample_patches
 from tests import oracles
 
 

@@ -75,6 +75,7 @@ def config():
     class Config:
         class option:
             nbval_kernel_startup_timeout = 60.0
+            chapters = ""
 
         def __init__(self):
             self.after = []

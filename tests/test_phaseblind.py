@@ -6,12 +6,17 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.stats import chi2, expon, multivariate_normal, norm
-from sklearn.base import clone
-from sklearn.exceptions import NotFittedError
 
-from gmmlib import ConvolutionalGMM, FullGMM, storage
-from gmmlib.phaseblind import PhaseBlindGMM, coordinates, frame, log_volume, relax, stretch
+from gmmlib import ConvolutionalGMM, storage
 from gmmlib.spectrum import fold, powers
+from gmmlib.stationary.phaseblind import (
+    PhaseBlindGMM,
+    coordinates,
+    frame,
+    log_volume,
+    softplus,
+    softplus_inverse,
+)
 from gmmlib.storage import ModelFileError
 from tests import oracles
 
@@ -30,7 +35,7 @@ def fit(x, **settings):
     """A model in a frame of its own images; n_axes and softness are the frame's."""
     settings = {"n_components": 2, "max_iter": 5, "random_state": 0} | settings
     own = {name: settings.pop(name) for name in ("n_axes", "softness") if name in settings}
-    return PhaseBlindGMM(**settings, frame=frame(x, **own) if own else None).fit(x)
+    return PhaseBlindGMM(**oracles.WHOLE_RUN | settings, frame=frame(x, **own) if own else None).fit(x)
 
 
 # The map
@@ -39,8 +44,8 @@ def fit(x, **settings):
 @pytest.mark.parametrize("softness", [0.01, 0.2, 3.0])
 def test_the_map_and_its_inverse_undo_each_other(softness):
     u = np.geomspace(1e-3, 30, 50)
-    y = stretch(u, softness)
-    assert_allclose(relax(y, softness), u, rtol=1e-9)
+    y = softplus_inverse(u, softness)
+    assert_allclose(softplus(y, softness), u, rtol=1e-9)
     assert (np.diff(y) > 0).all()
     assert_allclose(y[-1], u[-1], rtol=1e-3)
 
@@ -60,8 +65,10 @@ def test_exponential_powers_make_a_circulant_gaussian(shape, softness):
         chi2(1, scale=variance).logpdf(P),
     )
     unit, step = np.sqrt(layout.multiplicity) * scale, 1e-5
-    v = stretch(u, softness)
-    slope = ((relax(v + step, softness) * scale) ** 2 - (relax(v - step, softness) * scale) ** 2) / (2 * step)
+    v = softplus_inverse(u, softness)
+    slope = ((softplus(v + step, softness) * scale) ** 2 - (softplus(v - step, softness) * scale) ** 2) / (
+        2 * step
+    )
     slope /= unit
     density = (law + np.log(slope)).sum(axis=1) + log_volume(u, scale, layout.multiplicity, softness)
     covariance = oracles.dense_covariance(oracles.autocovariance(full))
@@ -112,7 +119,7 @@ def test_scores_are_those_of_the_mixture_times_the_volume():
     layout = fold((4, 6))
     scale, centre, axes, rest, softness = model.frame_
     u = np.sqrt(powers(x, layout)) / scale
-    turned = (np.sqrt(layout.multiplicity) * scale * stretch(u, softness) - centre) @ axes
+    turned = (np.sqrt(layout.multiplicity) * scale * softplus_inverse(u, softness) - centre) @ axes
     common = log_volume(u, scale, layout.multiplicity, softness)
     common += norm(scale=np.sqrt(rest)).logpdf(turned[:, 5:]).sum(axis=1)
     joint = model.mixture_.log_joint(turned[:, :5]) + common[:, None]
@@ -130,7 +137,7 @@ def test_axes_are_principal_and_the_rest_has_their_variances(shape):
     x, _ = textures(shape)
     layout, own = fold(shape), frame(x, 3, softness=0.2)
     u = np.sqrt(powers(x, layout)) / own.scale
-    y = np.sqrt(layout.multiplicity) * own.scale * stretch(u, 0.2)
+    y = np.sqrt(layout.multiplicity) * own.scale * softplus_inverse(u, 0.2)
     assert_allclose(own.axes.T @ own.axes, np.eye(len(layout.bins)), atol=1e-12)
     covariance = np.cov(((y - own.centre) @ own.axes).T, bias=True)
     assert_allclose(covariance, np.diag(np.diag(covariance)), atol=1e-10)
@@ -149,18 +156,12 @@ def test_with_one_component_fewer_axes_and_all_are_the_same_density():
 def test_classes_in_one_frame_differ_by_their_mixtures_alone():
     x, _ = textures((4, 6))
     own = frame(x, 4)
-    one, other = (PhaseBlindGMM(2, frame=own, random_state=0).fit(part) for part in (x[:150], x[150:]))
+    one, other = (
+        PhaseBlindGMM(2, frame=own, random_state=0, max_iter=20).fit(part) for part in (x[:150], x[150:])
+    )
     lead = coordinates(x, one.frame_)[0]
     gap = one.mixture_.score_samples(lead) - other.mixture_.score_samples(lead)
     assert_allclose(one.score_samples(x) - other.score_samples(x), gap, rtol=1e-7, atol=1e-9)
-
-
-def test_row_weights_repeat_rows():
-    x, _ = textures((3, 5), n=60)
-    weight = np.arange(60) % 3
-    by_weight = PhaseBlindGMM(max_iter=1).fit(x, sample_weight=weight)
-    repeated = PhaseBlindGMM(max_iter=1).fit(np.repeat(x, weight, axis=0))
-    assert_allclose(by_weight.score_samples(x), repeated.score_samples(x), rtol=1e-8)
 
 
 def test_a_better_law_than_the_exponential_scores_better_on_other_powers():
@@ -169,7 +170,7 @@ def test_a_better_law_than_the_exponential_scores_better_on_other_powers():
     noise = np.fft.rfft2(rng.standard_normal((2000, 4, 6)))
     x = np.fft.irfft2(noise / np.abs(noise) * rng.normal(1.0, 0.05, noise.shape), s=(4, 6))
     train, test = x[:1000], x[1000:]
-    gaussian = ConvolutionalGMM(1, max_iter=1).fit(train).score(test)
+    gaussian = ConvolutionalGMM(1, max_iter=1, tol=0.0).fit(train).score(test)
     assert fit(train, n_components=1, reg_covar=1e-4).score(test) > gaussian + 5
 
 
@@ -181,7 +182,11 @@ def test_samples_have_the_law_of_the_mixture_and_any_phase(shape):
     assert_array_equal(np.unique(labels), [0, 1])
     layout = fold(shape)
     scale, centre, axes, _, softness = model.frame_
-    y = np.sqrt(layout.multiplicity) * scale * stretch(np.sqrt(powers(drawn, layout)) / scale, softness)
+    y = (
+        np.sqrt(layout.multiplicity)
+        * scale
+        * softplus_inverse(np.sqrt(powers(drawn, layout)) / scale, softness)
+    )
     turned = (y - centre) @ axes
     mean = np.zeros(len(axes))
     mean[:4] = model.mixture_.weights_ @ model.mixture_.means_
@@ -189,24 +194,6 @@ def test_samples_have_the_law_of_the_mixture_and_any_phase(shape):
     z = np.fft.rfft2(drawn).reshape(len(drawn), -1)[:, layout.bins]
     turned = (z / np.abs(z)).mean(axis=0)
     assert np.abs(turned).max() < 5 / np.sqrt(len(z))
-
-
-def test_a_model_survives_the_disk(tmp_path):
-    x, _ = textures((3, 5))
-    model = fit(x)
-    model.save(tmp_path / "model.npz")
-    read = PhaseBlindGMM.load(tmp_path / "model.npz")
-    assert_array_equal(read.score_samples(x), model.score_samples(x))
-    kept = ("n_components", "reg_covar", "max_iter", "tol")
-    assert {name: getattr(read, name) for name in kept} == {name: getattr(model, name) for name in kept}
-    with pytest.raises(ModelFileError, match="holds a PhaseBlindGMM"):
-        FullGMM.load(tmp_path / "model.npz")
-
-
-def test_clones_fit_alike():
-    x, _ = textures((3, 5))
-    model = fit(x)
-    assert_array_equal(clone(model).fit(x).score_samples(x), model.score_samples(x))
 
 
 @pytest.mark.parametrize(
@@ -217,12 +204,6 @@ def test_clones_fit_alike():
         (
             {"n_axes": 9},
             "n_axes must be at most 8, the number of distinct frequencies; got 9. Leave it out to take all.",
-        ),
-        ({"reg_covar": -1.0}, "reg_covar must be a finite number >= 0; got -1.0."),
-        ({"n_components": 0}, "n_components must be a positive integer; got 0."),
-        (
-            {"n_components": 400},
-            "n_components=400 needs at least as many rows of positive weight in X; got 300.",
         ),
     ],
 )
@@ -239,14 +220,6 @@ def test_the_trace_climbs_and_is_the_likelihood_of_images_but_for_a_constant():
     gain = long.mixture_.log_likelihoods_[-1] - short.mixture_.log_likelihoods_[-1]
     assert_allclose(long.score(x) - short.score(x), gain, atol=1e-8)
     assert gain > 1e-3
-
-
-def test_images_of_another_size_are_refused():
-    model = fit(textures((3, 5))[0])
-    with pytest.raises(ValueError, match=re.escape("X must hold images of 3 x 5 pixels, the size the model")):
-        model.score(textures((5, 3))[0])
-    with pytest.raises(NotFittedError):
-        PhaseBlindGMM().sample()
 
 
 @pytest.mark.parametrize("constant", [False, True])
@@ -280,7 +253,7 @@ def test_a_blank_image_has_a_finite_score_that_rounding_does_not_change():
 
 
 def test_a_damaged_file_is_refused(tmp_path):
-    settings, arrays = fit(textures((3, 5))[0])._state()
+    settings, arrays = fit(textures((3, 5))[0]).to_arrays()
     damaged = arrays | {"scale": arrays["scale"][:-1]}
     storage.write(tmp_path / "model.npz", "PhaseBlindGMM", settings, damaged)
     message = "model.npz must be of images of 3 x 5 pixels, with 8 distinct frequencies"
@@ -293,7 +266,7 @@ def test_a_damaged_file_is_refused(tmp_path):
     [("scale", 0.0), ("scale", np.nan), ("softness", -1.0), ("axes", np.inf), ("centre", 1e200)],
 )
 def test_a_frame_of_absurd_numbers_is_refused(tmp_path, name, value):
-    settings, arrays = fit(textures((3, 5))[0])._state()
+    settings, arrays = fit(textures((3, 5))[0]).to_arrays()
     damaged = np.array(arrays[name])
     damaged.flat[0] = value
     storage.write(tmp_path / "model.npz", "PhaseBlindGMM", settings, arrays | {name: damaged})

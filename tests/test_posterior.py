@@ -69,7 +69,7 @@ def test_ties_share_alike():
 
 @pytest.mark.parametrize("level", [0.0, -1234.5, -1e6])
 def test_equal_components_have_exactly_equal_odds_at_any_level(level):
-    """So that the most probable component is the same whether joints, odds or posteriors are compared."""
+    """So that most probable component is the same whether joints, odds or posteriors are compared."""
     joint = np.full((1, 4), level)
     assert len(set(posterior.log_odds(joint)[0])) == 1
     assert posterior.proba(joint).argmax() == joint.argmax()

@@ -15,15 +15,16 @@ from numpy.testing import assert_allclose
 from scipy.special import logsumexp
 from sklearn.exceptions import ConvergenceWarning
 
-from gmmlib.classify import GenerativeClassifier
-from gmmlib.convolutional import ConvolutionalGMM
-from gmmlib.discriminative import DiscriminativeGMM
-from gmmlib.full import FullGMM
-from gmmlib.hierarchical import HierarchicalGMM
-from gmmlib.overlap import PenalisedGMM
-from gmmlib.phaseblind import PhaseBlindGMM
-from gmmlib.stack import StackedGMM
-from gmmlib.templates import TransformedGMM
+from gmmlib.compose.classify import GenerativeClassifier
+from gmmlib.compose.stack import StackedGMM
+from gmmlib.full.estimator import FullGMM
+from gmmlib.stationary.convolutional import ConvolutionalGMM
+from gmmlib.stationary.discriminative import DiscriminativeGMM
+from gmmlib.stationary.hierarchical import HierarchicalGMM
+from gmmlib.stationary.penalised import PenalisedGMM
+from gmmlib.stationary.phaseblind import PhaseBlindGMM
+from gmmlib.stationary.transformed import TransformedGMM
+from tests import oracles
 
 settings.register_profile(
     "short", max_examples=70, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck)
@@ -181,7 +182,7 @@ def convolutional_start(case, data, shape):
 def convolutional(case, data, **others):
     floor = 1e-4 * data.scale**2
     return ConvolutionalGMM(
-        case.n_components, **{"max_iter": 3, "variance_floor": floor, "random_state": 0} | others
+        case.n_components, **{"max_iter": 3, "tol": 0.0, "variance_floor": floor, "random_state": 0} | others
     )
 
 
@@ -315,12 +316,14 @@ OTHERS = ("classifier", "discriminative", "penalised", "phase-blind", "stack", "
 
 def other(name, data):
     floor, ridge, few = 1e-4 * data.scale**2, 1e-3 * data.scale**2, {"max_iter": 2, "random_state": 0}
-    lowest = ConvolutionalGMM(2, variance_floor=floor, **few)
+    lowest = ConvolutionalGMM(2, variance_floor=floor, **oracles.WHOLE_RUN | few)
     y = np.arange(len(data.X)) % 2
     return {
-        "templates": TransformedGMM(2, variance_floor=floor, **few),
-        "penalised": PenalisedGMM(2, variance_floor=floor, strength=0.1, penalty="band", **few),
-        "phase-blind": PhaseBlindGMM(2, reg_covar=ridge, init=y, **few),
+        "templates": TransformedGMM(2, variance_floor=floor, **oracles.WHOLE_RUN | few),
+        "penalised": PenalisedGMM(
+            2, variance_floor=floor, strength=0.1, penalty="band", **oracles.WHOLE_RUN | few
+        ),
+        "phase-blind": PhaseBlindGMM(2, reg_covar=ridge, init=y, **oracles.WHOLE_RUN | few),
         "classifier": GenerativeClassifier(lowest),
         "discriminative": DiscriminativeGMM(1, variance_floor=floor, em_iter=1, **few),
         "stack": StackedGMM([lowest, FullGMM(2, init=y, **few)]),
@@ -349,7 +352,7 @@ def test_other_mixtures(case, name):
 @law(case=CASES)
 def test_groups(case):
     found = data(case, 2, *case.sides)
-    model = HierarchicalGMM(2, 2, variance_floor=1e-4 * found.scale**2, max_iter=2, random_state=0)
+    model = HierarchicalGMM(2, 2, variance_floor=1e-4 * found.scale**2, max_iter=2, random_state=0, tol=0.0)
     with documented(found, "X must vary", "needs at least as many"):
         model, revived = fitted(model, found.X, found.weight)
         assert revived or climbs(model.log_likelihoods_)

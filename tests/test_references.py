@@ -9,7 +9,7 @@ from tools import notebooks, provenance, references
 from tools.project import SCALES, Project
 
 PROJECT = Project()
-CHAPTERS = notebooks.chapters(PROJECT.book)
+CHAPTERS = [path for path in notebooks.chapters(PROJECT.book) if not notebooks.is_draft(path)]
 REFERENCES = [
     pytest.param(source, scale, id=f"{scale}-{source.stem}") for source in CHAPTERS for scale in SCALES
 ]

@@ -3,6 +3,7 @@
 import ast
 import base64
 import errno
+import functools
 import io
 import json
 import os
@@ -54,6 +55,7 @@ plt.show()
 ```
 """
 )
+DRAFT = CHAPTER.replace("kernelspec:", "draft: true\nkernelspec:", 1)
 BROKEN = CHAPTER.replace("print(object())", "1 / 0")
 DEAD = CHAPTER.replace("print(object())", "import os; os._exit(3)")
 ILL_WRITTEN = CHAPTER.replace(":tags: [hide-input]", ":tags: [hide-input")
@@ -84,10 +86,17 @@ def executed(tmp_path_factory):
     return [run.execute(fresh, folder, {"scale": "sample"}) for _ in range(2)]
 
 
+def using_model(executed):
+    """The run as though the chapter had imported the module of its project's library."""
+    nb = nbformat.from_dict(executed[0])
+    nb.metadata.provenance = {"modules": ["model.py"]}
+    return nb
+
+
 @pytest.fixture
 def finished(project, executed):
-    """A project whose only chapter has a stored sample run."""
-    nb = nbformat.from_dict(executed[0])
+    """A project whose only chapter has a stored sample run, which imported one module."""
+    nb = using_model(executed)
     wanted = provenance.key(project, project.book / "one.md", "sample")
     notebooks.write(provenance.record(nb, wanted), project.runs("sample") / "one.ipynb")
     return project
@@ -109,7 +118,6 @@ def png(pixels):
 def test_front_matter_tells_notebooks_from_pages(tmp_path):
     book = make_project(tmp_path, chapter=CHAPTER, page="# Page\n\n---\n", titled="---\ntitle: x\n---\n").book
     assert [path.name for path in notebooks.chapters(book)] == ["chapter.md"]
-    assert [path.name for path in notebooks.pages(book)] == ["page.md", "titled.md"]
 
 
 def test_two_runs_store_the_same_bytes(executed):
@@ -162,6 +170,78 @@ def test_flaws_are_named():
     assert notebooks.flaws(empty) == ["no cell has an output"]
 
 
+# Some chapters, and drafts
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        ([], ["08_pruning", "09_classes", "a1_exact"]),
+        (["08"], ["08_pruning"]),
+        (["a1", "08_pruning"], ["08_pruning", "a1_exact"]),
+        (["08", "08_pruning"], ["08_pruning"]),
+    ],
+)
+def test_chapters_are_chosen_by_name_or_number(tmp_path, names, found):
+    folder = make_project(tmp_path, **dict.fromkeys(["08_pruning", "09_classes", "a1_exact"], CHAPTER)).book
+    assert [path.stem for path in notebooks.chosen(folder, names)] == found
+
+
+@pytest.mark.parametrize("command", ["book", "freeze", "validate", "reproducible"])
+def test_a_chapter_that_is_not_there_is_refused_with_those_that_are(project, monkeypatch, capsys, command):
+    monkeypatch.setitem(book.COMMANDS, command, never)
+    assert book.main(["--root", str(project.root), command, "on", "one", "8"]) == 1
+    said = "CHAPTERS: expected names or numbers of chapters, got on 8; there are one\n"
+    assert capsys.readouterr().err == said
+
+
+def test_tests_of_a_chapter_that_is_not_there_are_none():
+    command = [sys.executable, "-m", "pytest", "-p", "tools.figures", "--chapters", "01 0"]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "ERROR: CHAPTERS: expected names or numbers of chapters, got 0; there are 01_" in done.stderr
+
+
+def test_tests_of_some_chapters_are_those_of_their_references():
+    assert figures.chosen(["01", "a1"]) == [
+        str(path)
+        for pattern in ("01_*", "a1_*")
+        for path in (REPOSITORY / "tests" / "reference").glob(f"{pattern}.ipynb")
+    ]
+
+
+def test_only_the_chosen_chapters_run_and_are_frozen(finished, monkeypatch, capsys):
+    (finished.book / "two.md").write_text(CHAPTER)
+    monkeypatch.setattr(run, "execute", never)
+    arguments = ["--root", str(finished.root)]
+    assert book.main([*arguments, "book", "--scale", "sample", "one"]) == 0
+    assert "not rendered, because others have not run: two; make book SCALE=sample" in capsys.readouterr().out
+    assert book.main([*arguments, "freeze", "--scale", "sample", "one"]) == 0
+    assert book.main([*arguments, "freeze", "--scale", "sample", "two"]) == 1
+    assert [path.name for path in finished.references("sample").iterdir()] == ["one.ipynb"]
+
+
+def test_a_draft_needs_no_reference(finished, capsys):
+    sources = [finished.book / "one.md"]
+    with pytest.raises(references.Missing, match="^no sample reference of one; make freeze SCALE=sample$"):
+        references.stored(finished, "sample", sources)
+    sources[0].write_text(DRAFT)
+    assert (
+        provenance.changes(
+            notebooks.read(finished.runs("sample") / "one.ipynb"),
+            provenance.key(finished, sources[0], "sample"),
+        )
+        == []
+    )  # the mark is no code
+    assert references.freeze(finished, "sample")
+    assert not finished.references("sample").exists()
+    assert book.compared(finished, "sample", sources) == 0
+    assert capsys.readouterr().out == "one: a draft, left out\none: a draft without a reference, left out\n"
+    sources[0].write_text(CHAPTER)
+    assert references.freeze(finished, "sample")
+    assert [path.stem for path in references.stored(finished, "sample", sources)] == ["one"]
+
+
 # What is stale
 
 
@@ -186,11 +266,6 @@ def rename_module(project):
     (project.library / "model.py").rename(project.library / "renamed.py")
 
 
-def add_sub_package(project):
-    (project.library / "room").mkdir()
-    (project.library / "room" / "__init__.py").write_text("")
-
-
 def change_lock(project):
     project.lock.write_text("numpy==3\n")
 
@@ -208,7 +283,6 @@ def edit_output(project):
         (add_style, "library"),
         (add_pins, "library"),
         (rename_module, "library"),
-        (add_sub_package, "library"),
         (change_lock, "lock"),
         (edit_output, "outputs"),
     ],
@@ -218,6 +292,37 @@ def test_each_change_makes_a_run_stale(finished, change, named):
     assert provenance.changes(notebooks.read(path), provenance.key(finished, source, "sample")) == []
     change(finished)
     assert provenance.changes(notebooks.read(path), provenance.key(finished, source, "sample")) == [named]
+
+
+def test_a_run_is_judged_by_the_modules_it_imported(tmp_path, monkeypatch, capsys):
+    project = with_library(tmp_path, "import gmmlib.model")
+    room = project.library / "room"
+    room.mkdir()
+    (room / "other.py").write_text("x = 1\n")
+    assert run.bring_up_to_date(project, "sample"), capsys.readouterr().out
+    nb = notebooks.read(project.runs("sample") / "one.ipynb")
+    assert nb.metadata.provenance.modules == ["__init__.py", "model.py"]
+    monkeypatch.setattr(run, "execute", never)
+    (room / "other.py").write_text("x = 2\n")
+    (room / "new.py").write_text("x = 1\n")
+    (room / "new.mplstyle").write_text("lines.linewidth: 3\n")
+    assert run.bring_up_to_date(project, "sample")
+    assert "nothing stale among 1 notebooks" in capsys.readouterr().out
+    wanted = functools.partial(provenance.key, project, project.book / "one.md", "sample")
+    change_library(project)
+    assert provenance.changes(nb, wanted()) == ["library"]
+    (project.library / "model.py").unlink()
+    assert provenance.changes(nb, wanted()) == ["library"]
+
+
+def test_a_record_without_modules_is_judged_by_the_whole_library(finished):
+    nb = notebooks.read(finished.runs("sample") / "one.ipynb")
+    del nb.metadata.provenance["modules"]
+    wanted = functools.partial(provenance.key, finished, finished.book / "one.md", "sample")
+    provenance.record(nb, wanted())
+    assert provenance.changes(nb, wanted()) == []
+    (finished.library / "other.py").write_text("x = 1\n")
+    assert provenance.changes(nb, wanted()) == ["library"]
 
 
 @pytest.mark.parametrize("part", ["scale", "parameters", "data"])
@@ -302,8 +407,8 @@ def test_a_full_disk_fails_one_chapter(project, executed, monkeypatch, capsys):
     assert list(project.runs("sample").iterdir()) == []
 
 
-def test_a_source_that_changes_during_its_run_is_not_stored(project, monkeypatch, capsys):
-    monkeypatch.setattr(run, "execute", lambda *_: change_library(project))
+def test_a_source_that_changes_during_its_run_is_not_stored(project, executed, monkeypatch, capsys):
+    monkeypatch.setattr(run, "execute", lambda *_: change_library(project) or using_model(executed))
     assert not run.bring_up_to_date(project, "sample")
     assert "changed while it ran" in capsys.readouterr().out
     assert not project.runs("sample").exists()
@@ -569,7 +674,8 @@ def test_another_size_is_reported(drawing):
 
 def run_nbval(folder):
     command = [sys.executable, "-m", "pytest", "-p", "tools.figures", "--nbval", "--nbval-current-env"]
-    command += ["--nbval-sanitize-with", "tests/sanitize.cfg", "--color=no", "-rA", "-p", "no:cacheprovider"]
+    command += ["--nbval-sanitize-with", "tests/sanitize.cfg", "-rA", "-p", "no:cacheprovider"]
+    command += ["--junitxml", str(folder / "junit.xml")]
     command += ["--rootdir", str(folder), str(folder)]
     return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False).stdout
 
@@ -605,6 +711,7 @@ def test_nbval_passes_an_equal_run_and_names_each_altered_cell(executed, tmp_pat
     store("equal", lambda cells: None)
     store("sample", no_figures, scale="sample")
     store("digit", digit)
+    (tmp_path / "digit.md").write_text(CHAPTER)
     store("pixels", pixels)
     store("silent", no_output)
     store("unrun", not_executed)
@@ -615,6 +722,13 @@ def test_nbval_passes_an_equal_run_and_names_each_altered_cell(executed, tmp_pat
     assert "figure 2: RMS difference is" in said
     assert "the reference was never executed" in said
     assert "4 failed, 20 passed" in said
+    # In the log and in the XML alike, without colours.
+    xml = (tmp_path / "junit.xml").read_text()
+    for text in (said, xml):
+        assert re.search(r"^chapter +heading +line +stored +now +relative difference$", text, re.MULTILINE)
+        assert re.search(r"^digit +A chapter +16 +0.333334 +0.333333 +3.0e-06$", text, re.MULTILINE)
+        assert "\x1b" not in text
+        assert "#x1B" not in text
 
 
 # Pages

@@ -137,6 +137,35 @@ def test_what_a_run_was_is_no_part_of_what_is_compared(rendered):
     assert provenance.changes(nb, wanted) == []
 
 
+def with_draft(root):
+    """A book whose second chapter is a draft, in a part of its own, and the folder of its runs."""
+    project = make_book(root, "")
+    (project.book / "two.md").write_text(SOURCE.replace("kernelspec:", "draft: true\nkernelspec:"))
+    contents = {"format": "jb-book", "root": "book/intro", "parts": []}
+    for stem in ("one", "two"):
+        contents["parts"].append({"caption": stem, "chapters": [{"file": f"book/{stem}.ipynb"}]})
+    contents["parts"][0]["chapters"].append({"file": "genindex"})
+    (root / "_toc.yml").write_text(yaml.safe_dump(contents))
+    for stem in ("one", "two"):
+        nb = run_of(project, project.book / f"{stem}.md")
+        notebooks.write(nb, project.runs("sample") / f"{stem}.ipynb")
+    return project
+
+
+def test_a_draft_is_rendered_with_a_note(tmp_path):
+    project = with_draft(tmp_path)
+    html = site.render(project, project.runs("sample"), "sample", "sample").parent
+    assert "This chapter is not finished" in page_and_text(html, "two")[1]
+    assert "This chapter is not finished" not in page_and_text(html, "one")[1]
+
+
+def test_published_pages_do_without_a_draft_that_has_no_reference(tmp_path, capsys):
+    project = with_draft(tmp_path)
+    html = site.render(project, project.book, "published", "paper").parent
+    assert "drafts left out of these pages: two\n" in capsys.readouterr().out
+    assert [path.stem for path in sorted((html / "book").glob("*.html"))] == ["intro", "one"]
+
+
 def test_an_occasion_can_be_stored(tmp_path):
     found = colophon.occasion(tmp_path, 12.6)
     assert json.loads(json.dumps(found)) == found

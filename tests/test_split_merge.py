@@ -5,7 +5,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.exceptions import NotFittedError
 
-from gmmlib import ConvolutionalGMM, FullGMM, split_merge
+from gmmlib import ConvolutionalGMM, FullGMM, PenalisedGMM, TransformedGMM, split_merge
 from tests import oracles
 
 SHAPE = (5, 4)
@@ -22,7 +22,9 @@ def textures(n=400, seed=1, shape=SHAPE):
     s = spectra(shape=shape)
     weights = np.array([0.3, 0.3, 0.2, 0.2])
     stop = {"callback": lambda model, iteration: True, "init": {"weights": weights, "spectra": s}}
-    truth = ConvolutionalGMM(4, **stop).fit(np.random.default_rng(0).standard_normal((4, *shape)))
+    truth = ConvolutionalGMM(4, **oracles.WHOLE_RUN | stop).fit(
+        np.random.default_rng(0).standard_normal((4, *shape))
+    )
     x, labels = truth.sample(n, seed)
     wrong = {
         "weights": np.array([0.15, 0.15, 0.5, 0.2]),
@@ -48,7 +50,7 @@ def stuck(family="textures"):
     """A model at a poor optimum, and its data."""
     if family == "textures":
         x, _, wrong = textures()
-        return ConvolutionalGMM(4, init=wrong, max_iter=15).fit(x), x
+        return ConvolutionalGMM(4, init=wrong, max_iter=15, tol=0.0).fit(x), x
     x, wrong = blobs()
     return FullGMM(4, init=wrong, max_iter=15, tol=0.0).fit(x), x
 
@@ -104,7 +106,7 @@ def test_a_move_that_does_not_pay_is_not_kept(monkeypatch):
 def test_where_the_components_are_right_nothing_promises_much():
     x, labels, _ = textures(2000)
     weights = np.bincount(labels) / len(labels)
-    model = ConvolutionalGMM(4, init={"weights": weights, "spectra": spectra()}, max_iter=30).fit(x)
+    model = ConvolutionalGMM(4, init={"weights": weights, "spectra": spectra()}, max_iter=30, tol=0.0).fit(x)
     after, trace = split_merge.improve(model, x, n_moves=5, random_state=0)
     assert trace.log_likelihoods[-1] - trace.log_likelihoods[0] < 0.02
 
@@ -132,7 +134,7 @@ def test_the_loss_of_a_merger_is_that_of_the_labelled_samples(family):
     """With the labels known, the loss is a difference of maximised likelihoods, here by dense matrices."""
     model, x = stuck(family)
     labels = model.predict(x)
-    settings = {"max_iter": 1, "mechanism": "hard", "callback": None}
+    settings = {"max_iter": 1, "algorithm": "cem", "callback": None}
     settings |= {"reg_covar": 0.0} if family == "blobs" else {"variance_floor": 0.0}
     hard = model.__class__(**(model.get_params() | settings))
     hard.set_params(init=split_merge.parameters(model)).fit(x)
@@ -196,7 +198,7 @@ def test_a_move_keeps_the_mass_and_changes_three_components():
 def test_patches_without_mean_are_moved_too():
     x, _, wrong = textures()
     x = x - x.mean(axis=(1, 2), keepdims=True)
-    model = ConvolutionalGMM(4, init=wrong, max_iter=10, zero_mean_patches=True).fit(x)
+    model = ConvolutionalGMM(4, init=wrong, max_iter=10, zero_mean_patches=True, tol=0.0).fit(x)
     better, trace = split_merge.improve(model, x, n_moves=4, random_state=0)
     assert trace.accepted.any()
     assert_array_equal(better.spectra_[:, 0, 0], 0.0)
@@ -219,7 +221,7 @@ def test_seeds_repeat():
 
 def test_two_components_have_no_third_to_split():
     x, _, _ = textures()
-    model = ConvolutionalGMM(2, random_state=0, max_iter=5).fit(x)
+    model = ConvolutionalGMM(2, random_state=0, max_iter=5, tol=0.0).fit(x)
     same, trace = split_merge.improve(model, x)
     assert same is model
     assert len(trace.accepted) == 0
@@ -242,11 +244,15 @@ def test_bad_arguments_are_refused(settings, text):
 def test_models_that_cannot_be_moved_are_refused():
     x, _ = blobs()
     with pytest.raises(NotFittedError):
-        split_merge.improve(ConvolutionalGMM(3), x)
+        split_merge.improve(ConvolutionalGMM(3, max_iter=50, tol=0.0), x)
     with pytest.raises(
         ValueError, match=r"^model must be a ConvolutionalGMM, or a FullGMM with free means; got "
     ):
-        split_merge.improve(FullGMM(2, means="zero", random_state=0).fit(x), x)
+        split_merge.improve(FullGMM(2, zero_means=True, random_state=0).fit(x), x)
+    images = textures()[0][:30]
+    for other in (PenalisedGMM(2, max_iter=1, tol=0.0), TransformedGMM(2, max_iter=1, tol=0.0)):
+        with pytest.raises(ValueError, match="Other mixtures have no moments to merge"):
+            split_merge.improve(other.fit(images), images)
     with pytest.raises(ValueError, match=r"min_weight=0\.1\. Set it to None\.$"):
         split_merge.improve(FullGMM(2, min_weight=0.1, random_state=0).fit(x), x)
 

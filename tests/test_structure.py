@@ -16,7 +16,7 @@ from tools.project import REPOSITORY
 
 MODULES = sorted(Path(gmmlib.__file__).parent.rglob("*.py"))
 # The modules that may import each of these.
-HOME = {"numba": {"_compiled", "triangular"}, "matplotlib": {"plotting"}}
+HOME = {"numba": {"_compiled"}, "matplotlib": {"plotting"}}
 
 # Put together from pieces, so that this file does not hold what it looks for.
 FOLDERS = "|".join(["ho" + "me", "ro" + "ot", "Us" + "ers", "wo" + "rk"])
@@ -112,3 +112,59 @@ def test_every_folder_of_the_library_is_a_package_that_a_wheel_holds():
     assert packages == {".".join(part) for part in parts}
     walked = {module.name for module in pkgutil.walk_packages(gmmlib.__path__, "gmmlib.")}
     assert len(walked) == len(MODULES) - 1  # not gmmlib itself
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.name)
+def test_modules_and_classes_fit_on_a_few_pages(path):
+    text = path.read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 400
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ClassDef):
+            assert node.end_lineno - node.lineno < 250, node.name
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: path.name)
+def test_no_room_reaches_into_the_private_names_of_another(path):
+    """Beside the package's own `_checks` and the like, which all rooms share."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("gmmlib"):
+            room = node.module.split(".")[1:2]
+            own = path.relative_to(path.parents[len(path.parts) - path.parts.index("gmmlib") - 1]).parts[0:1]
+            if room and room != list(own) and not room[0].startswith("_"):
+                assert [a.name for a in node.names if a.name.startswith("_")] == []
+
+
+# The rooms that each room may import from; all know the modules that stand beside the rooms.
+MAY_IMPORT = {
+    "em": set(),
+    "stationary": {"em", "full"},
+    "full": {"em"},
+    "compose": set(),
+    "evaluation": set(),
+    "data": set(),
+    "book": {"evaluation"},
+}
+
+
+def rooms_of(path):
+    """The rooms a module imports from, its own left out."""
+    own = path.parent.name
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("gmmlib"):
+            parts = node.module.split(".")[1:] or [alias.name for alias in node.names]
+            yield from {part for part in parts if part in MAY_IMPORT and part != own}
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_imports_between_rooms_run_one_way(room):
+    folder = Path(gmmlib.__file__).parent / room
+    seen = {other for path in folder.glob("*.py") for other in rooms_of(path)}
+    assert seen <= MAY_IMPORT[room]
+
+
+def test_readme_has_a_line_for_each_room():
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    for room in MAY_IMPORT:
+        assert len(re.findall(rf"^\| `gmmlib/{room}/` \|", readme, re.M)) == 1, room
+    folders = {path.parent.name for path in MODULES} - {"gmmlib"}
+    assert folders == set(MAY_IMPORT)

@@ -37,18 +37,18 @@ def test_bins_without_anything_to_compare_have_score_zero():
 def test_equal_distributions_differ_in_about_five_percent_of_the_bins():
     shares = rng().dirichlet(np.full(50, 5.0))
     draws = rng(1).multinomial(6000, shares, 200), rng(2).multinomial(1000, shares, 200)
-    found = [twosample.different_bins(a, b) for a, b in zip(*draws, strict=True)]
+    found = [twosample.ndb(a, b) for a, b in zip(*draws, strict=True)]
     # The 10,000 tests of the 200 pairs are nearly independent.
     assert abs(np.mean(found) - 0.05) < 5 * np.sqrt(0.05 * 0.95 / 10_000)
-    wide = [twosample.different_bins(a, a[::-1]) for a in rng(1).multinomial(6000, shares, 5)]
+    wide = [twosample.ndb(a, a[::-1]) for a in rng(1).multinomial(6000, shares, 5)]
     assert np.mean(wide) > 0.5  # negative control
 
 
 def test_a_stricter_level_finds_fewer_bins():
     counts, others = [50, 50, 100], [60, 30, 110]
-    found = [twosample.different_bins(counts, others, level) for level in (0.2, 0.05, 0.001)]
+    found = [twosample.ndb(counts, others, level) for level in (0.2, 0.05, 0.001)]
     assert found == [1 / 3, 1 / 3, 0]
-    assert twosample.different_bins([100, 100], [0, 200]) == 1
+    assert twosample.ndb([100, 100], [0, 200]) == 1
 
 
 # A classifier
@@ -58,7 +58,7 @@ def test_a_classifier_is_right_as_often_as_theory_says():
     """Two Gaussians d apart are told apart with probability Phi(d/2) at best."""
     first = rng().standard_normal((6000, 2))
     second = rng(1).standard_normal((5000, 2)) + [1.5, 0]
-    told = twosample.told_apart(first, second, LogisticRegression(), 0)
+    told = twosample.classifier_two_sample_test(first, second, LogisticRegression(), 0)
     best = stats.norm.cdf(0.75)
     assert told.chance_deviation == pytest.approx(0.5 / np.sqrt(5000))
     assert abs(told.accuracy - best) < 5 * told.chance_deviation
@@ -68,13 +68,13 @@ def test_a_classifier_is_right_as_often_as_theory_says():
 @pytest.mark.parametrize("seed", range(3))
 def test_one_distribution_is_not_told_apart(seed):
     x = rng(seed).standard_normal((3000, 3))
-    told = twosample.told_apart(x[:1500], x[1500:], random_state=seed)
+    told = twosample.classifier_two_sample_test(x[:1500], x[1500:], random_state=seed)
     assert abs(told.accuracy - 0.5) < 4 * told.chance_deviation
 
 
 def test_disjoint_sets_are_always_told_apart_whatever_their_lengths():
     first, second = rng().random((31, 4)), 5 + rng(1).random((20, 4))
-    assert twosample.told_apart(first, second, random_state=3)[:3] == (1, 1, 1)
+    assert twosample.classifier_two_sample_test(first, second, random_state=3)[:3] == (1, 1, 1)
 
 
 def test_a_linear_classifier_is_blind_to_shape_and_neighbours_are_not():
@@ -82,15 +82,17 @@ def test_a_linear_classifier_is_blind_to_shape_and_neighbours_are_not():
     angle = rng().uniform(0, 2 * np.pi, 2000)
     ring = np.sqrt(2) * np.stack([np.cos(angle), np.sin(angle)], axis=1)
     cloud = rng(1).standard_normal((2000, 2))
-    linear = twosample.told_apart(ring, cloud, LogisticRegression(), 0)
+    linear = twosample.classifier_two_sample_test(ring, cloud, LogisticRegression(), 0)
     assert abs(linear.accuracy - 0.5) < 4 * linear.chance_deviation
-    assert twosample.told_apart(ring, cloud, random_state=0).accuracy > 0.8
+    assert twosample.classifier_two_sample_test(ring, cloud, random_state=0).accuracy > 0.8
 
 
 def test_the_same_seed_gives_the_same_halves_and_the_classifier_stays_unfitted():
     first, second = rng().standard_normal((2, 200, 2))
     classifier = LogisticRegression()
-    results = [twosample.told_apart(first, second + 1, classifier, seed) for seed in (4, 4, 5)]
+    results = [
+        twosample.classifier_two_sample_test(first, second + 1, classifier, seed) for seed in (4, 4, 5)
+    ]
     assert results[0] == results[1] != results[2]
     assert not hasattr(classifier, "coef_")
 
@@ -161,24 +163,24 @@ CASES = [
     (twosample.proportion_z, ([1, 2], [1, 2, 3]), BINS + "(2,) and (3,) and totals 3 and 6."),
     (twosample.proportion_z, ([1, 2], [0, 0]), BINS + "(2,) and (2,) and totals 3 and 0."),
     (
-        twosample.different_bins,
+        twosample.ndb,
         ([1, 2], [1, 2], 1.0),
         "level must be a probability between 0 and 1; got 1.0.",
     ),
     (
-        twosample.told_apart,
+        twosample.classifier_two_sample_test,
         (X, Y),
         "second must have as many coordinates as the vectors it is compared with, 3; got 4. "
         "Turn both into vectors in the same way.",
     ),
     (
-        twosample.told_apart,
+        twosample.classifier_two_sample_test,
         (np.zeros((2, 3, 3)), X),
         "first must hold real vectors, shape (N, D); got shape (2, 3, 3) of dtype float64. "
         "Images become vectors by first.reshape(len(first), -1).",
     ),
     (
-        twosample.told_apart,
+        twosample.classifier_two_sample_test,
         (X, X[:3]),
         "first and second must hold at least 4 vectors each; got 5 and 3.",
     ),

@@ -5,9 +5,10 @@ import tracemalloc
 import numpy as np
 from sklearn.mixture import GaussianMixture
 
-from gmmlib import ConvolutionalGMM, _kernels, convolutional, patches
-from gmmlib.em import Workers
+from gmmlib import ConvolutionalGMM, _kernels, patches
+from gmmlib.em.workers import Workers
 from gmmlib.spectrum import fold, powers
+from gmmlib.stationary import steps
 from tests import oracles
 from tools import bench_data
 from tools.timing import Row, compare, seconds
@@ -43,19 +44,17 @@ def iteration(P, layout, parameters, bound):
 
     def products(slope, chunk):
         chunk @ slope
-        return convolutional.Statistics(0.0, resp[: len(chunk)].T @ chunk, 0.0, 0.0)
+        return steps.Statistics(0.0, resp[: len(chunk)].T @ chunk, 0.0, 0.0)
 
-    with Workers(CHUNK) as workers:
+    with Workers(CHUNK, CHUNK) as workers:
 
         def em():
-            slope, constant = convolutional.coefficients(parameters, layout.multiplicity)
-            total = workers.sum(
-                lambda rows: convolutional.e_step(slope, constant, P[rows], weight[rows]), len(P)
-            )
-            convolutional.m_step(total, 1e-6)
+            slope, constant = steps.coefficients(parameters, layout.multiplicity)
+            total = workers.sum(lambda rows: steps.e_step(slope, constant, P[rows], weight[rows]), len(P))
+            steps.m_step(total, 1e-6)
 
         def floor():
-            slope, _ = convolutional.coefficients(parameters, layout.multiplicity)
+            slope, _ = steps.coefficients(parameters, layout.multiplicity)
             workers.sum(lambda rows: products(slope, P[rows]), len(P))
 
         return compare(
@@ -71,7 +70,7 @@ def against_scikit_learn(X):
     flat = X.reshape(len(X), -1)
 
     def ours(n):
-        ConvolutionalGMM(N_COMPONENTS, zero_mean_patches=True, max_iter=n, random_state=0).fit(X)
+        ConvolutionalGMM(N_COMPONENTS, zero_mean_patches=True, max_iter=n, random_state=0, tol=0.0).fit(X)
 
     def theirs(n):
         model = GaussianMixture(
@@ -95,7 +94,7 @@ def against_scikit_learn(X):
 def memory(X, n_powers):
     """Peak memory of `fit` beyond its input, beside the array of powers."""
     tracemalloc.start()
-    ConvolutionalGMM(N_COMPONENTS, zero_mean_patches=True, max_iter=2, random_state=0).fit(X)
+    ConvolutionalGMM(N_COMPONENTS, zero_mean_patches=True, max_iter=2, random_state=0, tol=0.0).fit(X)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     array = len(X) * n_powers * 8
@@ -115,7 +114,9 @@ def rows():
     X = patches.remove_mean(drawn)
     layout = fold((SIDE, SIDE), zero_frequency=False)
     P = all_powers(X, layout)
-    model = ConvolutionalGMM(N_COMPONENTS, zero_mean_patches=True, max_iter=10, random_state=0).fit(X)
+    model = ConvolutionalGMM(N_COMPONENTS, zero_mean_patches=True, max_iter=10, random_state=0, tol=0.0).fit(
+        X
+    )
     yield iteration(P, layout, model._parameters, "at most 2, goal 1.5")
     yield against_scikit_learn(X)
     yield memory(X, P.shape[1])
@@ -123,7 +124,9 @@ def rows():
     layout = fold(digits.shape[1:])
     P = all_powers(digits, layout)
     for n_components in (32, 128):
-        model = ConvolutionalGMM(n_components, variance_floor=1e-4, max_iter=10, random_state=0).fit(digits)
+        model = ConvolutionalGMM(n_components, variance_floor=1e-4, max_iter=10, random_state=0, tol=0.0).fit(
+            digits
+        )
         yield iteration(P, layout, model._parameters, "at most 1.6")
     yield normalise_kernel(20_000, 32)
     yield normalise_kernel(20_000, 128)

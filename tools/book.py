@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gmmlib import datasets
-from tools import kernels, locks, notebooks, references, reproducible, run, scales, site
+from tools import export, kernels, locks, notebooks, references, reproducible, run, scales, site
 from tools import pdf as pdf_of_book
 from tools import serve as server
 from tools.project import REPOSITORY, SCALES, Project
@@ -26,24 +26,27 @@ def main(arguments=None):
         ("serve", f"show them at http://localhost:{server.PORT}"),
         ("freeze", "make current runs the references"),
         ("validate", "run the references again and compare"),
+        ("export", "write the published numbers and figures as files"),
         ("reproducible", "run the sample's chapters under other circumstances and compare"),
     ]:
         sub = commands.add_parser(command, help=text)
+        if command in ("book", "freeze", "validate", "reproducible"):
+            sub.add_argument("chapters", nargs="*", help="names or numbers of chapters (default: all)")
         if command in ("book", "freeze", "validate"):
             sub.add_argument("--scale", choices=["auto", *SCALES], default="auto")
         if command == "serve":
             sub.add_argument("--port", default=str(server.PORT), help="where (default: %(default)s)")
-        if command == "reproducible":
-            sub.add_argument("only", nargs="*", help="chapters, by the names of their files (default: all)")
     options = parser.parse_args(arguments)
     project = Project(options.root.resolve())
-    chosen = {name: getattr(options, name) for name in ("scale", "port", "only") if hasattr(options, name)}
+    chosen = {name: getattr(options, name) for name in ("scale", "port") if hasattr(options, name)}
     try:
+        if hasattr(options, "chapters"):
+            chosen["sources"] = notebooks.chosen(project.book, options.chapters)
         return COMMANDS[options.command](project, **chosen)
     except site.NotRendered as error:
         print(f"not rendered: {error}", file=sys.stderr)
         return 1
-    except (datasets.DatasetError, notebooks.Unreadable, server.NoPort) as error:
+    except REFUSALS as error:
         print(error, file=sys.stderr)
         return 1
     except OSError as error:  # a full disk, a folder that may not be written
@@ -68,17 +71,22 @@ def published(project):
         yield site.render(project, project.references("paper"), "published", "paper")
 
 
-def book(project, scale):
-    """Run what is stale, then render."""
+def book(project, scale, sources):
+    """Run what is stale among these chapters, then render the book with the others as they are."""
     scale, why = scales.choose(scale)
     print(f"scale: {scale} ({why})", flush=True)
     with locks.held(project, scale):
         if scale == "paper":
             datasets.fetch()  # here, where its progress can be seen, and not inside a notebook
-        if not run.bring_up_to_date(project, scale):
+        if not run.bring_up_to_date(project, scale, sources):
             print("not rendered, because not every notebook ran", flush=True)
             return 1
-        site.render(project, project.runs(scale), scale, scale)
+        runs = project.runs(scale)
+        others = [path.stem for path in notebooks.chapters(project.book) if path not in sources]
+        if never := [stem for stem in others if not (runs / f"{stem}.ipynb").exists()]:
+            print(f"not rendered, because others have not run: {', '.join(never)}; make book SCALE={scale}")
+            return 0
+        site.render(project, runs, scale, scale)
     return 0
 
 
@@ -110,31 +118,27 @@ def serve(project, port):
     return 0
 
 
-def freeze(project, scale):
-    """Make current runs the references."""
+def freeze(project, scale, sources):
+    """Make current runs of these chapters their references."""
     scale, why = scales.choose(scale)
     print(f"scale: {scale} ({why})")
     with locks.held(project, scale, shared=True), locks.held(project, "references"):
-        return 0 if references.freeze(project, scale) else 1
+        return 0 if references.freeze(project, scale, sources) else 1
 
 
-def validate(project, scale):
-    """Run the references again and compare text and figures."""
+def validate(project, scale, sources):
+    """Run the references of these chapters again and compare text and figures."""
     scale, why = scales.choose(scale)
     print(f"scale: {scale} ({why})", flush=True)
     with locks.held(project, "references", shared=True):
-        return compared(project, scale)
+        return compared(project, scale, sources)
 
 
-def compared(project, scale):
+def compared(project, scale, sources):
     """Run the references of a scale again; the exit status."""
-    folder = project.references(scale)
-    paths = [folder / f"{source.stem}.ipynb" for source in notebooks.chapters(project.book)]
-    if missing := [path.name for path in paths if not path.exists()]:
-        print(
-            f"no reference to compare with: {', '.join(missing)}; make freeze SCALE={scale}", file=sys.stderr
-        )
-        return 1
+    paths = references.stored(project, scale, sources)
+    if not paths:
+        return 0
     command = [sys.executable, "-m", "pytest", "-p", "tools.figures", "--nbval", "--nbval-current-env"]
     command += ["--nbval-sanitize-with", "tests/sanitize.cfg", "--nbval-cell-timeout", "7200"]
 
@@ -157,15 +161,27 @@ def compared(project, scale):
         return max(pool.map(compare, lanes))
 
 
-def check_reproducible(project, only):
-    """Run the sample's chapters, or some of them, under other circumstances and compare every digit."""
-    known = [path.stem for path in notebooks.chapters(project.book)]
-    if unknown := [stem for stem in only if stem not in known]:
-        print(f"no chapter {', '.join(unknown)}; there are {', '.join(known)}", file=sys.stderr)
-        return 1
+def check_reproducible(project, sources):
+    """Run these chapters at the sample scale under other circumstances and compare every digit."""
     with locks.held(project, "reproducible"):
-        return 0 if reproducible.check(project, only) else 1
+        return 0 if reproducible.check(project, sources) else 1
 
+
+def exported(project):
+    """Write the published numbers and figures as files."""
+    with locks.held(project, "references", shared=True), locks.held(project, "export"):
+        export.export(project)
+    return 0
+
+
+# What is wrong with what was asked, in words
+REFUSALS = (
+    datasets.DatasetError,
+    notebooks.UnknownChapter,
+    notebooks.Unreadable,
+    references.Missing,
+    server.NoPort,
+)
 
 COMMANDS = {
     "book": book,
@@ -174,6 +190,7 @@ COMMANDS = {
     "serve": serve,
     "freeze": freeze,
     "validate": validate,
+    "export": exported,
     "reproducible": check_reproducible,
 }
 

@@ -98,14 +98,14 @@ def main():
         pip("--no-deps", "--no-build-isolation", "-e", ".")
     except subprocess.CalledProcessError as error:
         print(
-            "set-up failed, exit status {} (see above); .venv is incomplete and will be made anew".format(
+            "set-up failed, exit status {} (see above); .venv is incomplete and will be made again".format(
                 error.returncode
             ),
             file=sys.stderr,
         )
         return 1
     except KeyboardInterrupt:
-        print("set-up interrupted; .venv is incomplete and will be made anew", file=sys.stderr)
+        print("set-up interrupted; .venv is incomplete and will be made again", file=sys.stderr)
         return 130
     # Last: without the stamp the next call starts over.
     with open(STAMP, "wb") as stamp:

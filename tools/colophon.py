@@ -4,6 +4,7 @@ They hold no clock time of the build: two builds of the same commit give the sam
 """
 
 import os
+import re
 import shutil
 import subprocess
 from datetime import UTC, datetime
@@ -18,6 +19,12 @@ DIGESTS = {
     "lock": "requirements.lock",
     "outputs": "outputs",
 }
+
+DRAFT = """:::{admonition} Draft
+:class: warning
+This chapter is not finished: its text and its numbers may change, and no published run stands behind them.
+:::
+"""
 
 
 def table(root, scale, records):
@@ -53,6 +60,16 @@ def appended(nb, repository):
     copy = nbformat.from_dict(nb)
     copy.cells.append(nbformat.v4.new_markdown_cell(text + ":::\n", id="how-these-results-were-made"))
     return copy
+
+
+def marked(nb):
+    """The same notebook, with a note under its title if it is a draft."""
+    if nb.metadata.get("draft"):
+        title = nb.cells[0]
+        title.source = re.sub(
+            "^# .*", lambda line: f"{line[0]}\n\n{DRAFT}", title.source, count=1, flags=re.M
+        )
+    return nb
 
 
 def chapter_rows(nb):

@@ -5,16 +5,15 @@ import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
-from tools.notebooks import GALLERY
+from tools.notebooks import GALLERY, code_cells
 
 
 def taken_out(nb):
     """Remove the galleries of a notebook from its outputs, and return them in order."""
     found = []
-    for cell in nb.cells:
-        if cell.cell_type == "code":
-            found += [o.data[GALLERY] for o in cell.outputs if GALLERY in o.get("data", {})]
-            cell.outputs = [o for o in cell.outputs if GALLERY not in o.get("data", {})]
+    for cell in code_cells(nb):
+        found += [o.data[GALLERY] for o in cell.outputs if GALLERY in o.get("data", {})]
+        cell.outputs = [o for o in cell.outputs if GALLERY not in o.get("data", {})]
     return found
 
 

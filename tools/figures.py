@@ -15,10 +15,11 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 from nbval.plugin import IPyNbCell
 from PIL import Image
 
-from tools import kernels
+from tools import kernels, moved, notebooks, references
 from tools.notebooks import FIGURES, GALLERY
 from tools.project import PATIENCE, Project
 
@@ -90,7 +91,21 @@ class ComparedCell(IPyNbCell):
         if len(test) != len(ref):
             faults.append(f"{len(test)} outputs, the reference has {len(ref)}")
         self.comparison_traceback += faults
+        if not same_text:
+            self.comparison_traceback.insert(0, self.moved(test))
         return same_text and not faults
+
+    def moved(self, test):
+        """The table of what differs in the texts of the cell."""
+        chapter = self.parent.path.with_suffix(".md")
+        # The sample's references are in a folder of their own; the published ones beside their sources.
+        sources = [chapter, *(folder / "book" / chapter.name for folder in chapter.parents)]
+        source = next((path for path in sources if path.exists()), chapter)
+        return moved.table(moved.rows(self.parent.nb, self.cell, source, test, self.sanitize)) + "\n"
+
+    def repr_failure(self, excinfo):
+        """As nbval says it, without colours: it is read in logs and in the XML of continuous integration."""
+        return kernels.plain(super().repr_failure(excinfo))
 
 
 def pytest_itemcollected(item):
@@ -100,11 +115,29 @@ def pytest_itemcollected(item):
         item.__class__ = ComparedCell
 
 
+def pytest_addoption(parser):
+    """Let a test run be that of a few references."""
+    parser.addoption("--chapters", default="", help="run the sample's references of these chapters alone")
+
+
 def pytest_configure(config):
     """Start kernels without anybody's personal settings, and with their share of the cores."""
+    if names := config.option.chapters.split():
+        config.args[:] = chosen(names)
     if hasattr(config.option, "nbval_kernel_startup_timeout"):
         config.option.nbval_kernel_startup_timeout = PATIENCE
     at_once = getattr(config.option, "numprocesses", None) or 1  # processes of pytest-xdist inherit it
     settings = contextlib.ExitStack()
     settings.enter_context(kernels.plain_settings(at_once))
     config.add_cleanup(settings.close)
+
+
+def chosen(names):
+    """The references of a few chapters, as pytest takes them."""
+    project = Project()
+    try:
+        return [
+            str(path) for path in references.stored(project, "sample", notebooks.chosen(project.book, names))
+        ]
+    except (notebooks.UnknownChapter, references.Missing) as error:
+        raise pytest.UsageError(str(error)) from error

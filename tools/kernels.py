@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 import tempfile
 from contextlib import contextmanager
@@ -91,6 +92,21 @@ def complaint(answer, library):
         elif not _inside(file, environment) and not _inside(file, base):
             return f"the kernel has imported {name} from {file}, outside of the environment {environment}"
     return None
+
+
+def imported(answer, library):
+    """The files of the library that a kernel has imported, by their paths within it, in order.
+
+    What it imports at its first use is among them, because the kernel is asked at the end of a run.
+    """
+    files = json.loads(Path(answer).read_text(encoding="utf-8"))["files"]
+    found = [os.path.realpath(file) for name, file in files.items() if name.partition(".")[0] == "gmmlib"]
+    return sorted(Path(os.path.relpath(file, os.path.realpath(library))).as_posix() for file in found)
+
+
+def plain(text):
+    """What a kernel or a program says, without its colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
 def _inside(path, folder):

@@ -20,7 +20,7 @@ LANGUAGE_INFO |= {"pygments_lexer": "ipython3"}
 CELL_METADATA = ("tags", "mystnb")
 OUTPUT_METADATA = ("scrapbook", "needs_background", "image/png")
 FIGURES = ("image/png", "application/papermill.record/image/png")
-GALLERY = "application/vnd.gmmlib.gallery+json"  # what the component explorer shows
+GALLERY = "application/vnd.gmmlib.book.gallery+json"  # what the component explorer shows
 NUMBER = re.compile(r" *\d+(\.\d+)?")  # with the spaces that align it
 PARTIAL = ".partial"  # how the name of a notebook ends until all of it is on the disk
 
@@ -29,13 +29,27 @@ class Unreadable(Exception):
     """A stored file is no whole notebook; the text says which and why."""
 
 
-def is_notebook(path):
-    """Whether the front matter of a ``.md`` asks for a kernel; other pages are plain text."""
+class UnknownChapter(Exception):
+    """Somebody asked for a chapter that is not there; the text lists those that are."""
+
+
+def front_matter(path):
+    """What the head of a ``.md`` sets; empty if it has none."""
     lines = path.read_text(encoding="utf-8").splitlines()
     if not lines or lines[0].strip() != "---" or "---" not in lines[1:]:
-        return False
+        return {}
     front = yaml.safe_load("\n".join(lines[1 : lines.index("---", 1)]))
-    return isinstance(front, dict) and bool(front.keys() & {"jupytext", "kernelspec"})
+    return front if isinstance(front, dict) else {}
+
+
+def is_notebook(path):
+    """Whether the front matter of a ``.md`` asks for a kernel; other pages are plain text."""
+    return bool(front_matter(path).keys() & {"jupytext", "kernelspec"})
+
+
+def is_draft(path):
+    """Whether a chapter is marked ``draft: true``: it runs and renders, but needs no reference."""
+    return bool(front_matter(path).get("draft"))
 
 
 def chapters(book):
@@ -43,9 +57,20 @@ def chapters(book):
     return [path for path in sorted(book.glob("*.md")) if is_notebook(path)]
 
 
-def pages(book):
-    """The sources that are plain pages."""
-    return [path for path in sorted(book.glob("*.md")) if not is_notebook(path)]
+def chosen(book, names):
+    """The chapters of these names, each a stem or what it has before its first ``_``; without names, all.
+
+    Raises
+    ------
+    UnknownChapter
+    """
+    accepted = {path: {path.stem, path.stem.partition("_")[0]} for path in chapters(book)}
+    if unknown := [name for name in names if name not in set().union(*accepted.values())]:
+        known = ", ".join(path.stem for path in accepted)
+        raise UnknownChapter(
+            f"CHAPTERS: expected names or numbers of chapters, got {' '.join(unknown)}; there are {known}"
+        )
+    return [path for path in accepted if not names or accepted[path] & set(names)]
 
 
 def convert(path):

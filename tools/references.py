@@ -7,14 +7,21 @@ from tools import notebooks, provenance
 README_FIGURE = ("02_bsds_16x16", "sheet")  # chapter, and the name it is glued by
 
 
-def freeze(project, scale):
-    """Store the current runs of a scale as its references; True if every chapter has one.
+class Missing(Exception):
+    """A chapter has no reference and should have one; the text says which and what to do."""
 
-    Where only the text of a chapter changed, its reference itself serves as the run.
+
+def freeze(project, scale, sources=None):
+    """Store the current runs of these chapters, by default all, as references; True if each has one.
+
+    Where only the text of a chapter changed, its reference itself serves as the run.  Drafts are left out.
     """
     missing = 0
     notebooks.sweep(project.references(scale))
-    for source in notebooks.chapters(project.book):
+    for source in notebooks.chapters(project.book) if sources is None else sources:
+        if notebooks.is_draft(source):
+            print(f"{source.stem}: a draft, left out")
+            continue
         target = project.references(scale) / f"{source.stem}.ipynb"
         candidates = [project.runs(scale) / target.name, target]
         run = current_run(candidates, provenance.key(project, source, scale))
@@ -32,6 +39,22 @@ def freeze(project, scale):
     if scale == "paper" and not missing:
         show_in_readme(project)
     return not missing
+
+
+def stored(project, scale, sources):
+    """The references of these chapters; a draft need not have one, and it is said when it has none.
+
+    Raises
+    ------
+    Missing
+    """
+    paths = {source: project.references(scale) / f"{source.stem}.ipynb" for source in sources}
+    absent = [source for source, path in paths.items() if not path.exists()]
+    if missing := [source.stem for source in absent if not notebooks.is_draft(source)]:
+        raise Missing(f"no {scale} reference of {', '.join(missing)}; make freeze SCALE={scale}")
+    for source in absent:
+        print(f"{source.stem}: a draft without a reference, left out", flush=True)
+    return [path for source, path in paths.items() if source not in absent]
 
 
 def show_in_readme(project):

@@ -6,7 +6,6 @@ the number of threads, the rows handled at a time, whether compiled code comes f
 at all.  What this machine cannot try is left out, and said.
 """
 
-import hashlib
 import os
 import platform
 import subprocess
@@ -19,15 +18,15 @@ from typing import NamedTuple
 
 from numpy._core import _multiarray_umath as umath
 
-from tools import colophon, figures, kernels, notebooks, provenance, run, site
+from tools import colophon, figures, kernels, moved, notebooks, provenance, run, site
 
 EPOCH = "1000000000"  # any moment: without a clock, equal runs are equal in every byte
 BLAS = ("Haswell", "SkylakeX", "Zen", "Nehalem")  # the last has neither AVX nor FMA
 C_FEATURES = ("AVX", "AVX2", "AVX512F", "FMA", "FMA4", "AVX2_Usable", "FMA_Usable")  # by old and new names
 # Every model hands its rows out in chunks through one class.
 OTHER_CHUNKS = (
-    "from gmmlib.em import Workers as W; W.__init__ = lambda self, size, old=W.__init__: "
-    "old(self, max(1, size // 7)); del W"
+    "from gmmlib.em.workers import Workers as W; W.__init__ = lambda self, size, block, old=W.__init__: "
+    "old(self, 3 * size, block); del W"
 )
 
 
@@ -111,37 +110,21 @@ def surroundings(variables):
         os.environ.update(before)
 
 
-def differences(nb, reference):
-    """What differs between two runs of a chapter, a line for each cell; measured times are left out."""
-    lines = []
+def differences(nb, reference, source):
+    """What differs between two runs of a chapter, rows for each cell in which something does.
+
+    Measured times are left out.
+    """
+    found = []
     pairs = zip(notebooks.code_cells(nb), notebooks.code_cells(reference), strict=True)
-    for number, (cell, expected) in enumerate(pairs, 1):
+    for cell, expected in pairs:
+        rows = moved.rows(reference, expected, source, cell.outputs)
         faults = figures.figure_faults(cell.outputs, expected.outputs)
-        if words(cell.outputs) != words(expected.outputs):
-            faults.insert(0, first_difference(words(cell.outputs), words(expected.outputs)))
-        if faults:
-            lines.append(f"code cell {number}: {'; '.join(faults)}")
-    return lines
-
-
-def words(outputs):
-    """Every text of a cell's outputs, figures left out."""
-    texts = []
-    for output in outputs:
-        texts += output.get("text", "").splitlines()
-        data = output.get("data", {})
-        texts += [f"{mime}: {value}" for mime, value in sorted(data.items()) if mime not in figures.FIGURES]
-    return texts
-
-
-def first_difference(found, expected):
-    """The first line in which two texts differ, with both versions."""
-    if len(found) != len(expected):
-        return f"{len(found)} lines of text, not {len(expected)}"
-    a, b = next(pair for pair in zip(found, expected, strict=True) if pair[0] != pair[1])
-    start = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), 0)
-    start = max(0, start - 30)
-    return f"{a[start : start + 80]!r}, not {b[start : start + 80]!r}"
+        place = moved.place(reference, expected, source)
+        rows += [moved.Row(*place, "figures", fault) for fault in faults]
+        if rows:
+            found.append(rows)
+    return found
 
 
 def run_book(project, sources, circumstance, folder):
@@ -162,19 +145,14 @@ def run_book(project, sources, circumstance, folder):
         return dict(pool.map(one, sources))
 
 
-def check(project, only=()):
-    """Print a table of all circumstances; True if nothing moved anywhere.
-
-    Parameters
-    ----------
-    project : tools.project.Project
-    only : collection of str
-        Chapters to run, by their stems; all by default.
-    """
+def check(project, sources):
+    """Print a table of all circumstances; True if nothing moved anywhere in these chapters."""
     references = project.references("sample")
-    sources = [path for path in notebooks.chapters(project.book) if not only or path.stem in only]
-    sources.sort(key=lambda path: run.expected_seconds(references / f"{path.stem}.ipynb"), reverse=True)
-    first, rows, moved = None, [], []
+    whole = len(sources) == len(notebooks.chapters(project.book))
+    sources = sorted(
+        sources, key=lambda path: run.expected_seconds(references / f"{path.stem}.ipynb"), reverse=True
+    )
+    first, rows, tables = None, [], []
     everything, left_out = circumstances()
     print("".join(f"left out: {line}\n" for line in left_out), end="", flush=True)
     for name, circumstance in everything.items():
@@ -182,17 +160,18 @@ def check(project, only=()):
         folder = project.build("reproducible") / name.replace(" ", "_")
         runs = run_book(project, sources, circumstance, folder)
         first = first or runs
-        found = {stem: differences(nb, first[stem]) for stem, nb in sorted(runs.items())}
+        found = []
+        for source in sorted(sources):
+            found += differences(runs[source.stem], first[source.stem], source)
         same_bytes = sum(
             notebooks.to_bytes(nb) == notebooks.to_bytes(first[stem]) for stem, nb in runs.items()
         )
-        cells = sum(map(len, found.values()))
-        rows.append((name, cells, same_bytes, time.monotonic() - start))
-        print(f"{name}: {cells} cells differ, {rows[-1][3]:.0f} s", flush=True)
-        moved += [f"{name}, {stem}, {line}" for stem, lines in found.items() for line in lines]
-    print(table(rows, len(sources)))
-    print("\n".join(moved))
-    return not moved and rows[1][2] == len(sources) and (bool(only) or same_pages(project))
+        rows.append((name, len(found), same_bytes, time.monotonic() - start))
+        print(f"{name}: {len(found)} cells differ, {rows[-1][3]:.0f} s", flush=True)
+        if found:
+            tables.append(f"\n{name}\n{moved.table(sum(found, []))}")
+    print(table(rows, len(sources)), *tables, sep="\n")
+    return not tables and rows[1][2] == len(sources) and (not whole or same_pages(project))
 
 
 def same_pages(project):
@@ -202,7 +181,7 @@ def same_pages(project):
         for name in ("first_run", "again"):
             folder = project.build("reproducible") / name
             page = site.render(project, recorded(project, folder), f"reproducible/{name}_pages", "sample")
-            contents.append(files(page.parent))
+            contents.append(provenance.file_digests(page.parent, "*"))
     first, second = contents
     other = sorted(name for name in first.keys() | second.keys() if first.get(name) != second.get(name))
     print(f"{len(first)} files of pages, {len(other)} differ between two runs", *other)
@@ -218,12 +197,6 @@ def recorded(project, folder):
         provenance.record(nb, made_from, colophon.occasion(project.root, 0))
         notebooks.write(nb, target / f"{source.stem}.ipynb")
     return target
-
-
-def files(folder):
-    """Digest of every file, by its path in the folder."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in paths}
 
 
 def table(rows, count):

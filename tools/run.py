@@ -2,7 +2,6 @@
 
 import math
 import os
-import re
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -27,6 +26,7 @@ class Failed(Exception):
 def execute(nb, folder, parameters, library=None, first=""):
     """Run a notebook in a fresh kernel whose working directory is `folder`; return it normalised.
 
+    Its record begins with the modules of gmmlib that it imported; `provenance.record` adds the rest.
     Under SOURCE_DATE_EPOCH it holds no measured time, so that two runs share every byte.
 
     Parameters
@@ -53,8 +53,10 @@ def execute(nb, folder, parameters, library=None, first=""):
         done.cells.append(nbformat.v4.new_code_cell(kernels.question(answer)))
         done = _executed(done, folder, parameters, first)
         done.cells.pop()
-        if complaint := kernels.complaint(answer, library or Project().library):
+        library = library or Project().library
+        if complaint := kernels.complaint(answer, library):
             raise Failed(complaint)
+        done.metadata.provenance = {"modules": kernels.imported(answer, library)}
     notebooks.normalise(done)
     if "SOURCE_DATE_EPOCH" in os.environ:
         notebooks.stop_clocks(done)
@@ -88,18 +90,18 @@ def _executed(nb, folder, parameters, first):
 
 def describe(error):
     """The cell that failed, its source, and the traceback without colours."""
-    traceback = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(error.traceback))
+    traceback = kernels.plain("\n".join(error.traceback))
     return f"cell {error.cell_index + 1} failed:\n\n{error.source}\n\n{traceback}"
 
 
-def bring_up_to_date(project, scale):
-    """Run every stale chapter of the book and store its notebook; True if all of them stand.
+def bring_up_to_date(project, scale, sources=None):
+    """Run every stale one of these chapters, by default of all, and store its notebook; True if all stand.
 
     A chapter that fails does not stop the others, and its last complete run stays as it was.  Two run at a
     time, for a chapter alone leaves cores idle while it loads, draws or plots; outputs do not depend on it.
     """
     notebooks.sweep(project.runs(scale))
-    sources = notebooks.chapters(project.book)
+    sources = notebooks.chapters(project.book) if sources is None else sources
     failed = []
 
     def attempt(number, source):
@@ -168,11 +170,11 @@ def update(project, source, scale, path, label):
     print(f"{label}: running ({', '.join(reasons)})", flush=True)
     start = time.monotonic()
     done = execute(fresh, project.book, wanted["parameters"], project.library)
-    if provenance.key(project, source, scale) != wanted:
-        # Nobody could say which of the two versions these outputs belong to.
-        raise Failed("its sources changed while it ran; run it again")
     seconds = time.monotonic() - start
-    occasion = colophon.occasion(project.root, seconds)
-    notebooks.write(provenance.record(done, wanted, occasion), path)
+    provenance.record(done, wanted, colophon.occasion(project.root, seconds))
+    if changed := provenance.changes(done, provenance.key(project, source, scale)):
+        # Nobody could say which of the two versions these outputs belong to.
+        raise Failed(f"its sources changed while it ran ({', '.join(changed)}); run it again")
+    notebooks.write(done, path)
     print(f"{label}: done in {seconds:.1f} s", flush=True)
     return True

@@ -93,13 +93,16 @@ def workroom(folder):
 def stage(project, folder, source, scale):
     """Put together everything a build reads: pages, executed notebooks, configuration."""
     book = source / "book"
-    chapters = [path.stem for path in notebooks.chapters(project.book)]
-    missing = [stem for stem in chapters if not (folder / f"{stem}.ipynb").exists()]
-    if missing:
+    sources = notebooks.chapters(project.book)
+    absent = [path for path in sources if not (folder / f"{path.stem}.ipynb").exists()]
+    if missing := [path.stem for path in absent if not notebooks.is_draft(path)]:
         raise NotRendered(f"no executed notebook of {', '.join(missing)} in {folder}")
+    if absent:
+        print(f"drafts left out of these pages: {', '.join(path.stem for path in absent)}", flush=True)
+    chapters = [path.stem for path in sources if path not in absent]
     book.mkdir(parents=True)
     for path in project.book.iterdir():
-        if path.is_file() and path.suffix != ".ipynb" and path.stem not in chapters:
+        if path.is_file() and path.suffix != ".ipynb" and path not in sources:
             shutil.copyfile(path, book / path.name)
     config = yaml.safe_load((project.root / "_config.yml").read_text(encoding="utf-8"))
     generated, downloads = book / "_generated", source / "downloads"
@@ -109,7 +112,8 @@ def stage(project, folder, source, scale):
     for stem in chapters:
         nb = notebooks.read(folder / f"{stem}.ipynb")
         galleries += [(stem, gallery) for gallery in explorer.taken_out(nb)]
-        notebooks.write(colophon.appended(nb, config["repository"]["url"]), book / f"{stem}.ipynb")
+        page = colophon.appended(nb, config["repository"]["url"])
+        notebooks.write(colophon.marked(page), book / f"{stem}.ipynb")
         offer(nb, project.book / f"{stem}.md", downloads)
         records.append(nb.metadata.provenance)
         # Glue cannot give a figure of another page its caption and alternative text; a file can.
@@ -123,7 +127,19 @@ def stage(project, folder, source, scale):
     (generated / "provenance.md").write_text(colophon.table(project.root, scale, records), encoding="utf-8")
     configure(config, scale, colophon.footer(project.root))
     (source / "_config.yml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-    shutil.copyfile(project.root / "_toc.yml", source / "_toc.yml")
+    contents = yaml.safe_load((project.root / "_toc.yml").read_text(encoding="utf-8"))
+    contents = without(contents, {f"book/{path.stem}.ipynb" for path in absent})
+    (source / "_toc.yml").write_text(yaml.safe_dump(contents, sort_keys=False), encoding="utf-8")
+
+
+def without(contents, files):
+    """A table of contents, or a piece of it, without these files and without parts that would be empty."""
+    if isinstance(contents, dict):
+        return {name: without(piece, files) for name, piece in contents.items()}
+    if isinstance(contents, list):
+        kept = (without(piece, files) for piece in contents if piece.get("file") not in files)
+        return [piece for piece in kept if piece.get("chapters", True)]
+    return contents
 
 
 def offer(nb, chapter, downloads):

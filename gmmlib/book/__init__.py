@@ -1,0 +1,1 @@
+"""Figures and galleries: the only room that knows the book."""

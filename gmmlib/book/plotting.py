@@ -1,0 +1,381 @@
+"""Figures from arrays; the only importer of matplotlib.
+
+Every function takes arrays, draws in the style of ``book.mplstyle`` and returns the Figure.
+"""
+
+from contextlib import contextmanager
+from importlib.resources import as_file, files
+
+import numpy as np
+
+from gmmlib._extras import extra
+from gmmlib.spectrum import frequencies, full_plane
+
+with extra("plot"):
+    import matplotlib.pyplot as plt
+
+GAP = 1  # white pixels between the tiles of a sheet
+WHITE = 1.0
+
+
+@contextmanager
+def style():
+    """Draw inside with the book's style."""
+    with as_file(files("gmmlib.book") / "book.mplstyle") as path, plt.style.context(path):
+        yield
+
+
+def component_sheet(patches, filters=None, labels=None, *, means=None):
+    """Draw one row a component: its patches, then its filter or its mean (both, or neither).
+
+    Parameters
+    ----------
+    patches : ndarray, (R, M, H, W)
+        M images for each of R components; each is scaled to its own range of grey.
+    filters : ndarray, (R, H, W//2 + 1), optional
+        Power spectra of the whitening filters, drawn as their logarithms with the zero frequency in the
+        middle, each scaled to its own range.  Zeros (a frequency left out) are drawn as the darkest.
+    labels : sequence of str, optional
+        One a row; by default rows are numbered from 1.
+    means : ndarray, (R, H, W), optional
+        Mean images, each scaled to its own range of grey.
+
+    Returns
+    -------
+    Figure
+    """
+    rows, columns, height, width = patches.shape
+    last = []
+    if filters is not None:
+        last.append(("filter", log_spectra(filters, (height, width)), "cividis"))
+    if means is not None:
+        last.append(("mean", means, "gray"))
+    # Width follows from the tiles, so that all are square pixels of one size.
+    tile = 6.4 / (columns + len(last))
+    with style():
+        figure, grid = plt.subplots(
+            1,
+            1 + len(last),
+            squeeze=False,
+            width_ratios=[columns] + [1] * len(last),
+            figsize=(7.2, tile * rows * height / width + 0.35),
+        )
+        first, *right = grid[0]
+        first.set_title(f"{columns} images of highest posterior")
+        _draw_tiles(first, patches, range(1, rows + 1) if labels is None else labels)
+        for axes, (title, images, cmap) in zip(right, last, strict=True):
+            axes.set_title(title, loc="center")
+            _draw_tiles(axes, images[:, None], cmap=cmap)
+    return figure
+
+
+def spectra_grid(spectra, shape, titles, columns=8, label="log power"):
+    """Draw half-plane spectra (K, H, W//2 + 1) in full, zero frequency in the middle, on one common scale."""
+    images = log_spectra(spectra, shape)
+    rows = -(-len(images) // columns)
+    with style():
+        figure, grid = plt.subplots(rows, columns, figsize=(7.2, 0.95 * rows + 0.5), squeeze=False)
+        low, high = np.nanmin(images), np.nanmax(images)
+        for axes in grid.ravel():
+            axes.set_axis_off()
+        for axes, image, title in zip(grid.ravel(), images, titles, strict=False):
+            drawn = axes.imshow(image, cmap="cividis", vmin=low, vmax=high)
+            axes.set_title(title, fontsize=8, loc="center", pad=2)
+        figure.colorbar(drawn, ax=grid, shrink=0.8, label=label)
+    return figure
+
+
+# Lines can be told apart without their colours.
+DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (10, 3)))
+
+
+def curves(x, lines, xlabel, ylabel, *, marker=None, xscale="linear"):
+    """Draw named lines over one axis.
+
+    Parameters
+    ----------
+    x : array-like, (M,)
+    lines : dict of str to array-like, (M,)
+    xlabel, ylabel : str
+    marker : str, optional
+    xscale : str
+        "linear" or "log"; a logarithmic axis is ticked at each x.
+    """
+    with style():
+        figure, axes = plt.subplots()
+        for number, (name, y) in enumerate(lines.items()):
+            axes.plot(x, y, ls=DASHES[number % len(DASHES)], marker=marker, label=name)
+        axes.set_xscale(xscale)
+        if xscale == "log":
+            axes.set_xticks(x, [f"{value:g}" for value in x])
+            axes.minorticks_off()
+        axes.set_xlabel(xlabel)
+        axes.set_ylabel(ylabel)
+        if len(lines) > 1:
+            axes.legend()
+    return figure
+
+
+def trade_offs(runs, xlabels, ylabel):
+    """Draw one quantity against several others, a panel each, with a line through the runs of a name.
+
+    Parameters
+    ----------
+    runs : dict of str to array-like, (P + 1, R)
+        The P abscissas of R runs and, last, their ordinate; a line is left out where it is NaN.
+    xlabels : sequence of str, (P,)
+    ylabel : str
+    """
+    with style():
+        figure, panels = plt.subplots(1, len(xlabels), figsize=(7.2, 3.4), sharey=True)
+        for number, (name, values) in enumerate(runs.items()):
+            *abscissas, ordinate = np.asarray(values, dtype=np.float64)
+            look = {"ls": ["-", "--", ":", "-."][number % 4], "marker": "osD^v"[number % 5]}
+            look["color"] = plt.rcParams["axes.prop_cycle"].by_key()["color"][number]
+            for axes, x in zip(panels, abscissas, strict=True):
+                axes.plot(x, ordinate, label=name, **look)
+        for axes, xlabel in zip(panels, xlabels, strict=True):
+            axes.set_xlabel(xlabel)
+        panels[0].set_ylabel(ylabel)
+        figure.legend(*panels[-1].get_legend_handles_labels(), loc="outside upper center", ncols=3)
+    return figure
+
+
+def bars(heights, xlabel, ylabel, reference=None, reference_label=None):
+    """Draw one bar a component, counted from 1, and a line at a reference height."""
+    with style():
+        figure, axes = plt.subplots(figsize=(7.2, 2.6))
+        axes.bar(np.arange(1, len(heights) + 1), heights, color="0.45")
+        if reference is not None:
+            axes.axhline(reference, color="C1", ls="--", label=reference_label)
+            axes.legend()
+        axes.grid(axis="x", visible=False)
+        axes.margins(x=0.01)
+        axes.set_xlabel(xlabel)
+        axes.set_ylabel(ylabel)
+    return figure
+
+
+def named_bars(names, lengths, xlabel, *, errors=None, values=None):
+    """Draw one horizontal bar a name, the first on top.
+
+    Parameters
+    ----------
+    names : sequence of str, (G,)
+    lengths : array-like, (G,)
+    xlabel : str
+    errors : array-like, (G,), optional
+        Half lengths of error bars.
+    values : str, optional
+        How to write the length beside each bar, such as ``".1f"``.
+    """
+    with style():
+        figure, axes = plt.subplots(figsize=(7.2, 0.3 * len(names) + 0.6))
+        bars = axes.barh(range(len(names)), lengths, 0.7, xerr=errors, color="0.6", capsize=2)
+        if values is not None:
+            axes.bar_label(bars, [format(length, values) for length in lengths], padding=4)
+            axes.margins(x=0.1)
+        axes.set_yticks(range(len(names)), names)
+        axes.invert_yaxis()
+        axes.tick_params(axis="y", length=0)
+        axes.grid(axis="y", visible=False)
+        axes.set_xlabel(xlabel)
+    return figure
+
+
+def grouped_bars(groups, series, ylabel, errors=None):
+    """Draw one bar a series in each group, the first series darkest, and their error bars.
+
+    Parameters
+    ----------
+    groups : sequence of str, (G,)
+    series : dict of str to array-like, (G,)
+        Heights by the name of their series; up to five are told apart by lightness alone.
+    ylabel : str
+    errors : dict of str to array-like, (G,), optional
+        Half lengths of the error bars, such as standard deviations, for each of the series.
+    """
+    width = 0.8 / len(series)
+    place = np.arange(len(groups)) - 0.4 + width / 2
+    shades = plt.colormaps["cividis"](np.linspace(0.2, 1.0, len(series)))
+    with style():
+        figure, axes = plt.subplots(figsize=(7.2, 3.0))
+        for number, (name, heights) in enumerate(series.items()):
+            axes.bar(
+                place + number * width,
+                heights,
+                width,
+                yerr=None if errors is None else errors[name],
+                label=name,
+                color=shades[number],
+                edgecolor="0.2",
+                capsize=3,
+            )
+        axes.set_xticks(range(len(groups)), groups)
+        axes.tick_params(axis="x", length=0)
+        axes.grid(axis="x", visible=False)
+        axes.axhline(0, color="0.2", linewidth=0.8)
+        axes.spines.bottom.set_visible(False)
+        axes.set_ylabel(ylabel)
+        if len(series) > 1:
+            figure.legend(loc="outside upper center", ncols=min(len(series), 5))
+    return figure
+
+
+def heat_map(matrix, xlabel, ylabel, label, *, xticks=None, yticks=None, values=None, vmin=None, vmax=None):
+    """Draw a matrix as coloured cells with a colour bar.
+
+    Parameters
+    ----------
+    matrix : array-like, (R, C)
+        NaN and infinity are left white.
+    xlabel, ylabel, label : str
+        Of the columns, of the rows and of the colour bar.
+    xticks, yticks : sequence, optional
+        A name a column or row, by default numbers from 1; where not all have room, every second, fifth
+        or tenth is shown.
+    values : str, optional
+        How to write the number in each cell, such as ``".2f"`` or ``"d"``; there is room for about 15
+        columns.  By default none is written.
+    vmin, vmax : float, optional
+        Ends of the colour scale, by default the smallest and the largest finite entry.
+    """
+    options = {"xticks": xticks, "yticks": yticks, "values": values, "vmin": vmin, "vmax": vmax}
+    return heat_maps({"": matrix}, xlabel, ylabel, label, **options)
+
+
+def heat_maps(
+    matrices, xlabel, ylabel, label, *, xticks=None, yticks=None, values=None, vmin=None, vmax=None
+):
+    """Draw a few matrices of one shape side by side on one colour scale: a dict of titles to matrices.
+
+    The other arguments are those of `heat_map`.
+    """
+    stack = np.stack(list(matrices.values()))
+    number, rows, columns = stack.shape
+    # Cells are square, unless many rows over few columns would make the figure too tall.
+    height = min(0.6, 5.6 / (number * columns), 8 / rows)
+    width = min(0.6, 5.6 / (number * columns), 3 * height)
+    finite = stack[np.isfinite(stack)]
+    limits = {"vmin": finite.min() if vmin is None else vmin, "vmax": finite.max() if vmax is None else vmax}
+    with style():
+        size = (number * columns * width + 1.6, rows * height + 0.65)
+        figure, grid = plt.subplots(1, number, sharey=True, squeeze=False, figsize=size)
+        for axes, title, matrix in zip(grid[0], matrices, stack, strict=True):
+            drawn = axes.imshow(matrix, cmap="cividis", aspect="auto", **limits)
+            if values is not None:
+                _write_cells(drawn, matrix, values)
+            _name_cells(axes.xaxis, columns, xticks, width)
+            _name_cells(axes.yaxis, rows, yticks, height)
+            _bare(axes)
+            axes.set_title(title)
+            axes.set_xlabel(xlabel)
+        grid[0, 0].set_ylabel(ylabel)
+        figure.colorbar(drawn, ax=grid, label=label, aspect=rows * height / 0.15)
+    return figure
+
+
+def image_rows(images, labels, *, titles=None, limits=None):
+    """Draw labelled rows of images (R, M, H, W).
+
+    Parameters
+    ----------
+    images : ndarray, (R, M, H, W)
+    labels : sequence of str, (R,)
+    titles : sequence of str, (M,), optional
+        Of the columns.
+    limits : (float, float), optional
+        Grey levels that are drawn black and white, for all images and for whatever is beyond them; by
+        default each image is drawn in its own range.
+    """
+    rows, columns, height, width = images.shape
+    tile = 6.4 / columns
+    with style():
+        head = 0.1 if titles is None else 0.3
+        figure, axes = plt.subplots(figsize=(7.2, tile * rows * height / width + head))
+        _draw_tiles(axes, images, labels, limits=limits)
+        if titles is not None:
+            axes.xaxis.tick_top()
+            axes.set_xticks(np.arange(columns) * (width + GAP) + (width - 1) / 2, titles)
+    return figure
+
+
+def radial_profile(spectra, shape):
+    """Average half-plane spectra (K, H, W//2 + 1) over rings one frequency step wide.
+
+    Returns the rings' mean frequencies (B,), in cycles per pixel, and profiles (K, B); the zero
+    frequency is left out.
+    """
+    radius = frequencies(shape).ravel()
+    step = 1 / min(shape)
+    ring = np.rint(radius / step).astype(int)
+    rings = [np.flatnonzero(ring == b) for b in range(1, int(0.5 / step) + 1)]
+    flat = spectra.reshape(len(spectra), -1)
+    centres = np.array([radius[members].mean() for members in rings])
+    return centres, np.stack([flat[:, members].mean(axis=1) for members in rings], axis=1)
+
+
+def log_spectra(half, shape):
+    """Natural logarithm over the full plane, (R, H, W), zero frequency in the middle; 0 becomes NaN."""
+    with np.errstate(divide="ignore"):
+        plane = np.log(full_plane(half, shape))
+    return np.where(np.isfinite(plane), plane, np.nan)
+
+
+def unit_range(images):
+    """Scale each image (..., H, W) to [0, 1]; NaN becomes 0, a constant image 0.5."""
+    low = np.nanmin(images, axis=(-2, -1), keepdims=True)
+    width = np.nanmax(images, axis=(-2, -1), keepdims=True) - low
+    scaled = np.where(width > 0, (images - low) / np.where(width > 0, width, 1), 0.5)
+    return np.nan_to_num(scaled, nan=0.0)
+
+
+def mosaic(tiles):
+    """Lay tiles (R, C, H, W) out in one image with white gaps between them."""
+    rows, columns, height, width = tiles.shape
+    sheet = np.full((rows * (height + GAP) - GAP, columns * (width + GAP) - GAP), WHITE)
+    for row in range(rows):
+        for column in range(columns):
+            top, left = row * (height + GAP), column * (width + GAP)
+            sheet[top : top + height, left : left + width] = tiles[row, column]
+    return sheet
+
+
+def _draw_tiles(axes, images, labels=None, cmap="gray", limits=None):
+    """Draw images (R, C, H, W), each in its own range or all in one, with or without a label a row."""
+    rows, _, height, _ = images.shape
+    if limits is None:
+        tiles = unit_range(images)
+    else:
+        tiles = np.clip((images - limits[0]) / (limits[1] - limits[0]), 0, 1)
+    axes.imshow(mosaic(tiles), cmap=cmap, vmin=0, vmax=1)
+    axes.set(xticks=[], yticks=[])
+    if labels is not None:
+        axes.set_yticks(np.arange(rows) * (height + GAP) + (height - 1) / 2, labels)
+    _bare(axes)
+
+
+def _name_cells(axis, count, names, size):
+    """Tick every first, second, fifth ... of `count` cells, `size` inches each, as room for names allows."""
+    names = [str(name) for name in (range(1, count + 1) if names is None else names)]
+    longest = max(len(line) for name in names for line in name.split("\n"))
+    room = 0.17 if axis.axis_name == "y" else 0.06 + 0.09 * longest
+    step = next((step for step in (1, 2, 5, 10, 20, 50) if step * size >= room), 100)
+    first = min(step, count) - 1
+    axis.set_ticks(np.arange(count)[first::step], names[first::step])
+
+
+def _write_cells(drawn, matrix, spec):
+    """Write the entries into the cells of an image, light on dark and dark on light."""
+    for (row, column), value in np.ndenumerate(matrix):
+        if np.isfinite(value):
+            luminance = np.dot(drawn.to_rgba(value)[:3], [0.299, 0.587, 0.114])
+            colour = "white" if luminance < 0.5 else "black"
+            drawn.axes.text(column, row, format(value, spec), color=colour, size=9, ha="center", va="center")
+
+
+def _bare(axes):
+    """Take away what frames a plot but clutters a picture."""
+    axes.tick_params(length=0)
+    axes.grid(False)
+    axes.spines[:].set_visible(False)

@@ -1,0 +1,348 @@
+"""Layers of mixtures: each is fitted to what the layer below says of its components.
+
+A layer scores N rows as log joints (N, K), and hands a *code* of them upwards, the data of the next
+layer: the log joints themselves, their shape within a row, or the posteriors.
+"""
+
+import reprlib
+from collections.abc import Sequence
+from itertools import pairwise
+
+from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin, clone
+from sklearn.utils import get_tags
+from sklearn.utils.validation import check_is_fitted
+
+from gmmlib import _checks, posterior
+from gmmlib.base import Scored, Stored
+from gmmlib.compose import parts
+from gmmlib.compose.codes import CODES, decode, encode
+
+METHODS = ("fit", "log_joint", "predict", "predict_proba", "score_samples")
+
+
+class StackedGMM(Stored, Scored, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+    """Mixtures on top of each other, fitted from the lowest up, each to the code of the one below.
+
+    Parameters
+    ----------
+    layers : sequence of mixtures
+        The lowest first: a `ConvolutionalGMM` takes images (N, H, W), a `FullGMM` vectors (N, D) or the
+        code of a layer below.  They are cloned before they are fitted; one inside a
+        ``sklearn.frozen.FrozenEstimator`` is used as it is.
+    codes : str or sequence of str
+        What layers hand upwards (see `encode`), ``"log_joint"``, ``"standardised_log_joint"`` or
+        ``"posterior"``: the same for all, or one a layer.  The last is what `transform` returns.
+
+    Attributes
+    ----------
+    layers_ : list
+        The fitted mixtures, lowest first.
+    codes_ : tuple of str
+        The code of each.
+
+    Examples
+    --------
+    >>> from gmmlib import ConvolutionalGMM, FullGMM
+    >>> layers = [ConvolutionalGMM(32), FullGMM(17), FullGMM(16, min_weight=0.02)]
+    >>> stack = StackedGMM(layers, codes="posterior")
+    """
+
+    def __init__(self, layers, codes="posterior"):
+        self.layers = layers
+        self.codes = codes
+
+    def fit(self, X, y=None, sample_weight=None):
+        """Fit the layers one after another.
+
+        Parameters
+        ----------
+        X : array-like, (N, H, W) or (N, D)
+            What the lowest layer takes.
+        y : object
+            Ignored.
+        sample_weight : array-like, (N,), optional
+            Row weights, the same for every layer.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If the layers, the codes or the data cannot be used.  Where a layer refuses what the one below
+            hands it, a note names the layer.
+        """
+        self._fit(X, y, sample_weight)
+        return self
+
+    def fit_transform(self, X, y=None, sample_weight=None):
+        """Fit, and return the code of the top layer, (N, K); each layer scores the rows once."""
+        return self._encode_top(self._fit(X, y, sample_weight))
+
+    def transform(self, X):
+        """Code of the top layer, (N, K).
+
+        X is like what the stack was fitted on, here and below; the lowest layer says so if it is not.
+        """
+        return self._encode_top(self._below_top(X))
+
+    def encodings(self, X):
+        """Code of each layer, lowest first: a list of L arrays, each (N, K) with its layer's K."""
+        check_is_fitted(self)
+        codes = []
+        for layer, code in zip(self.layers_, self.codes_, strict=True):
+            X = encode(layer.log_joint(X), code)
+            codes.append(X)
+        return codes
+
+    def log_joint(self, X):
+        """Log weight plus log density of each row's code under the top components, (N, K), nats.
+
+        Like all scores of a stack it is the top layer's, given the code of the layers below: a density of
+        that code, not of the image.
+        """
+        return self._top("log_joint", X)
+
+    def score_samples(self, X):
+        """Log density of the code below the top layer, (N,), nats: of the code, not of the image.
+
+        It compares top layers on one code, and so does `score`, its mean.  Stacks that differ below the top
+        score different data.
+        """
+        return self._top("score_samples", X)
+
+    def predict(self, X):
+        """Most probable top component of each row, (N,)."""
+        return self._top("predict", X)
+
+    def predict_proba(self, X):
+        """Posterior of each top component, (N, K); rows sum to 1."""
+        return self._top("predict_proba", X)
+
+    def predict_log_proba(self, X):
+        """Log posteriors of the top components, (N, K), accurate even where the posterior rounds to 1."""
+        return posterior.log_proba(self.log_joint(X))
+
+    def n_parameters(self):
+        """Free parameters of all layers."""
+        check_is_fitted(self)
+        return sum(layer.n_parameters() for layer in self.layers_)
+
+    def sample(self, n_samples=1, random_state=None):
+        """Draw data of the lowest layer from the top down.
+
+        The top mixture draws a code of the layer below.  There the code is read as posteriors (`decode`), a
+        component is drawn from them, and from that component the code of the next layer below, or at the
+        bottom an image.
+
+        This is a chain of the layers, not the inverse of the way up: of a code no more comes down than one
+        component, and the image drawn from it has, as a rule, another code.  It cannot be exact, for a
+        stack defines no density of images, only one of codes (see `score`).  With the code
+        ``"posterior"`` a lower layer's components are drawn as often as the mean code says, which after EM
+        is their weights: the draws of all labels together are then nearly those of the lowest layer alone.
+
+        Parameters
+        ----------
+        n_samples : int
+        random_state : int, Generator, RandomState or None
+
+        Returns
+        -------
+        X : ndarray, (n_samples, H, W) or (n_samples, D)
+            Grouped by component of the top layer.
+        labels : ndarray, (n_samples,)
+            That component.
+
+        Raises
+        ------
+        ValueError
+            If a layer below the top has no method ``sample_components``, or an argument cannot be used.
+        """
+        check_is_fitted(self)
+        _check_sampleable(self.layers_)
+        rng = _checks.generator(random_state)
+        X, labels = self.layers_[-1].sample(n_samples, rng)
+        for layer, kind in zip(self.layers_[-2::-1], self.codes_[-2::-1], strict=True):
+            X = layer.sample_components(posterior.draw(decode(X, kind), rng), rng)
+        return X, labels
+
+    def get_params(self, deep=True):
+        """Settings; with `deep` also the layers as ``layer0``, ``layer1``... and theirs, ``layer0__tol``."""
+        params = super().get_params(deep=False)
+        if deep:
+            for name, layer in self._numbered().items():
+                params[name] = layer
+                if isinstance(layer, BaseEstimator):  # `fit` says so if it is none
+                    params |= {f"{name}__{key}": value for key, value in layer.get_params().items()}
+        return params
+
+    def set_params(self, **params):
+        """Change settings, layers (``layer1=FullGMM(9)``) or theirs (``layer1__n_components=9``)."""
+        if "layers" in params:
+            self.layers = params.pop("layers")
+        numbered = self._numbered()
+        if numbered.keys() & params.keys():
+            self.layers = [params.pop(name, layer) for name, layer in numbered.items()]
+        return super().set_params(**params)
+
+    @property
+    def n_features_in_(self):
+        """Features of the lowest layer, if it counts them."""
+        return self.layers_[0].n_features_in_
+
+    @property
+    def feature_names_in_(self):
+        """Names of the columns that the lowest layer was fitted on, if they had some."""
+        return self.layers_[0].feature_names_in_
+
+    @property
+    def image_shape_(self):
+        """H and W of the images that the lowest layer takes, if it takes images."""
+        return self.layers_[0].image_shape_
+
+    @property
+    def weights_(self):
+        """Mixing weights of the top mixture, (K,)."""
+        return _weights(self.layers_[-1])
+
+    @property
+    def _n_features_out(self):
+        """Columns of `transform`: ``get_feature_names_out`` numbers them."""
+        return len(self.weights_)
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "layers_")
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        lowest = self._numbered().get("layer0")
+        if hasattr(lowest, "__sklearn_tags__") and not isinstance(lowest, type):
+            tags.input_tags = get_tags(lowest).input_tags
+        return tags
+
+    def _numbered(self):
+        """Layers by the names that `get_params` gives them."""
+        layers = self.layers if isinstance(self.layers, Sequence) else ()
+        return {f"layer{number}": layer for number, layer in enumerate(layers)}
+
+    def _fit(self, X, y, sample_weight):
+        """Fit, and return the code that the top layer was fitted to."""
+        _check_layers(self.layers)
+        codes = _checked_codes(self.codes, len(self.layers))
+        layers, X = _fitted(self.layers, codes, X, y, sample_weight)
+        self.layers_, self.codes_ = layers, codes
+        return X
+
+    def _below_top(self, X):
+        """The data of the top layer: the code of the one below, or X itself."""
+        check_is_fitted(self)
+        for layer, code in zip(self.layers_[:-1], self.codes_[:-1], strict=True):
+            X = encode(layer.log_joint(X), code)
+        return X
+
+    def _encode_top(self, X):
+        return encode(self.layers_[-1].log_joint(X), self.codes_[-1])
+
+    def _top(self, method, X):
+        X = self._below_top(X)
+        return getattr(self.layers_[-1], method)(X)
+
+    def to_arrays(self):
+        """Settings and arrays that make the fitted stack again."""
+        check_is_fitted(self)
+        entries, arrays = parts.to_arrays(self.layers_, "layers_")
+        return {"codes": self.codes_, "layers": entries}, arrays
+
+    @classmethod
+    def array_names(cls, settings):
+        """What the arrays are called that go with these settings in a file."""
+        return parts.array_names(_stored_layers(settings))
+
+    @classmethod
+    def from_arrays(cls, settings, arrays, where):
+        """The inverse of `to_arrays`; errors say `where` the arrays come from."""
+        layers = parts.from_arrays(_stored_layers(settings), arrays, where)
+        _check_layers(layers)
+        _check_widths(layers)
+        stack = cls([clone(layer) for layer in layers], settings["codes"])
+        stack.layers_, stack.codes_ = layers, _checked_codes(settings["codes"], len(layers))
+        return stack
+
+
+def _fitted(layers, codes, X, y, sample_weight):
+    """Fitted clones of the layers, and the data of the top one."""
+    fitted = []
+    for number, layer in enumerate(layers):
+        try:
+            if fitted:
+                X = encode(fitted[-1].log_joint(X), codes[number - 1])
+            # FrozenEstimator.fit does not do without y.
+            fitted.append(clone(layer).fit(X, y, sample_weight=sample_weight))
+        except BaseException as error:
+            error.add_note(
+                f"This is about layers[{number}], counted from the lowest, 0; the stack is as before."
+            )
+            raise
+    return fitted, X
+
+
+def _check_sampleable(layers):
+    for number, layer in enumerate(layers):
+        method = "sample_components" if number < len(layers) - 1 else "sample"
+        if not hasattr(layer, method):
+            raise ValueError(
+                f"layers_[{number}] must have a method {method} to be sampled; got {layer!r}. "
+                "ConvolutionalGMM and FullGMM have one."
+            )
+
+
+def _check_layers(layers):
+    if not isinstance(layers, Sequence) or not layers:
+        raise ValueError(
+            f"layers must be a sequence of at least one mixture, the lowest first; got {layers!r}. "
+            "A single mixture goes into a list."
+        )
+    for number, layer in enumerate(layers):
+        lacking = [method for method in METHODS if not hasattr(layer, method)]
+        if lacking or isinstance(layer, type):
+            raise ValueError(
+                f"layers[{number}] must be a mixture with the methods {', '.join(METHODS)}; got {layer!r}. "
+                "Pass an unfitted mixture such as FullGMM(10)."
+            )
+
+
+def _checked_codes(codes, depth):
+    """One code a layer, as a tuple."""
+    given = (codes,) * depth if isinstance(codes, str) else codes
+    if not isinstance(given, Sequence) or len(given) != depth or any(code not in CODES for code in given):
+        raise ValueError(
+            f"codes must be one of {', '.join(CODES)}, or a sequence of such names, one for each of the "
+            f"{depth} layers; got {codes!r}."
+        )
+    return tuple(given)
+
+
+def _stored_layers(settings):
+    """Kind and settings of each layer, from the settings of a stack in a file."""
+    if isinstance(settings, dict) and settings.keys() == {"codes", "layers"}:
+        return settings["layers"]
+    raise ValueError(
+        f'its settings must be "codes" and "layers"; got {reprlib.repr(settings)}. Save the stack again.'
+    )
+
+
+def _weights(layer):
+    """Weights of the components that a fitted layer has log joints for."""
+    return layer.top_weights_ if hasattr(layer, "top_weights_") else layer.weights_
+
+
+def _check_widths(layers):
+    """Refuse a layer that does not take as many features as the one below has components."""
+    for number, (below, layer) in enumerate(pairwise(layers), 1):
+        width, expected = getattr(layer, "n_features_in_", "images"), len(_weights(below))
+        if width != expected:
+            raise ValueError(
+                f"layers[{number}] must take the {expected} components of the layer below it; got one "
+                f"that takes {width}{'' if width == 'images' else ' features'}. Save the stack again."
+            )

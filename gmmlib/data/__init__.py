@@ -1,0 +1,1 @@
+"""Images: public data sets, photographs of one's own, patches."""

@@ -1,0 +1,130 @@
+"""Threads that share the rows of a data set, and sums over rows whose digits they cannot change.
+
+EM is a sum: an E-step over some rows returns *sufficient statistics*, a named tuple whose fields add, and
+the M-step takes the total.  Rows are handled in blocks of a fixed number by their place in the data, and the
+sums of blocks are joined by a fixed binary tree: whoever adds them up, and in whatever chunks, gets the same
+bits.
+"""
+
+import threading
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from functools import reduce
+
+from threadpoolctl import ThreadpoolController
+
+ROWS, NUMBERS = 2048, 2**21  # most of a block
+
+
+def block_size(numbers_per_row):
+    """Rows per block: few enough for memory, many enough for BLAS, and a function of the data alone."""
+    return min(ROWS, max(1, NUMBERS // numbers_per_row))
+
+
+def merge(a, b):
+    """Add two statistics: named tuples field by field, arrays and numbers as they are."""
+    return type(a)(*map(merge, a, b)) if isinstance(a, tuple) else a + b
+
+
+def joined(parts):
+    """Sum of parts in order: of pairs, of pairs of pairs and so on, a tree that their number decides."""
+    waiting = []  # (level, sum of 2^level parts), levels falling
+    for part in parts:
+        level = 0
+        while waiting and waiting[-1][0] == level:
+            part = merge(waiting.pop()[1], part)
+            level += 1
+        waiting.append((level, part))
+    return reduce(lambda right, left: merge(left[1], right), waiting[-2::-1], waiting[-1][1])
+
+
+class _OneBlasThread:
+    """Keep BLAS to one thread while anyone is inside; the setting is the whole process's."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._blas = None
+
+    def enter(self):
+        """Return how many threads BLAS had."""
+        with self._lock:
+            if self._inside == 0:
+                if self._blas is None:  # looking for the libraries takes a millisecond: once is enough
+                    self._blas = ThreadpoolController().select(user_api="blas")
+                self._threads = max((library["num_threads"] for library in self._blas.info()), default=1)
+                self._limit = self._blas.limit(limits=1)
+            self._inside += 1
+            return self._threads
+
+    def leave(self):
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._limit.restore_original_limits()
+
+
+_one_blas_thread = _OneBlasThread()
+
+
+class Workers:
+    """As many threads as BLAS would use, each with a chunk of rows and a BLAS of one thread.
+
+    A chunk is made of whole blocks: rows are handled a block at a time, and a block is what is summed first.
+    Where blocks begin and end depends on the rows alone, so neither chunks nor threads change a digit.
+
+    Parameters
+    ----------
+    chunk_size : int
+        Rows that a thread takes at a time, in whole blocks, at least one.
+    block_size : int
+        Rows per block.
+    """
+
+    def __init__(self, chunk_size, block_size):
+        self.block_size = block_size
+        self.blocks_per_chunk = max(1, chunk_size // block_size)
+
+    def __enter__(self):
+        self.count = _one_blas_thread.enter()
+        self._pool = ThreadPoolExecutor(self.count)
+        return self
+
+    def __exit__(self, *error):
+        self._pool.shutdown(cancel_futures=True)
+        _one_blas_thread.leave()
+
+    def map(self, function, n_rows):
+        """Yield ``function(rows)`` for each block, a slice of rows, in order; few results wait."""
+        step = self.block_size
+        blocks = [slice(start, min(start + step, n_rows)) for start in range(0, n_rows, step)]
+        step = self.blocks_per_chunk
+        chunks = [blocks[start : start + step] for start in range(0, len(blocks), step)]
+        for results in self.each(lambda chunk: list(map(function, chunk)), chunks):
+            yield from results
+
+    def each(self, function, items):
+        """Yield ``function(item)`` for each item, in order; few results wait at any time."""
+        if self.count == 1 or len(items) == 1:
+            yield from map(function, items)
+            return
+        waiting = deque()
+        for item in items:
+            waiting.append(self._pool.submit(function, item))
+            if len(waiting) > 2 * self.count:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+    def sum(self, function, n_rows):
+        """Add the statistics ``function(rows)`` of all blocks, as `joined` does."""
+        return joined(self.map(function, n_rows))
+
+    def fill(self, function, out):
+        """Write ``out[rows] = function(rows)`` for each block; return `out`."""
+
+        def write(rows):
+            out[rows] = function(rows)
+
+        deque(self.map(write, len(out)), maxlen=0)
+        return out

@@ -1,0 +1,1 @@
+"""Numbers about fitted models and their samples."""

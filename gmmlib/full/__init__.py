@@ -1,0 +1,1 @@
+"""Mixtures of Gaussians with full covariances, by exact and pruned EM."""

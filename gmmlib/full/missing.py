@@ -1,0 +1,132 @@
+"""Gaussian mixtures on samples with missing coordinates, through marginals and conditionals.
+
+With o the observed and m the missing coordinates of a sample, a component's density of what is there is
+the marginal ``N(x_o; mean_o, C_oo)``, and what is not there is expected at
+
+.. math:: \\mathbb{E}[x_m \\mid x_o] = \\mu_m + C_{mo} C_{oo}^{-1} (x_o - \\mu_o).
+
+Samples that miss the same coordinates share one factorisation a component.
+"""
+
+import numpy as np
+from scipy.linalg import solve_triangular
+from sklearn.utils.validation import check_is_fitted
+
+from gmmlib import _checks, posterior
+from gmmlib.full import whitening
+
+
+def patterns(X):
+    """Yield the observed columns (D,) of bool and the rows of each pattern of missing values in X (N, D)."""
+    observed = ~np.isnan(X)
+    distinct, which = np.unique(observed, axis=0, return_inverse=True)
+    for number, columns in enumerate(distinct):
+        yield columns, np.flatnonzero(which.ravel() == number)
+
+
+def log_joint(X, weights, means, covariances):
+    """Log weight plus log marginal density of what is observed, (N, K), nats; NaN in X is missing."""
+    joint = np.empty((len(X), len(weights)))
+    with np.errstate(divide="ignore"):
+        log_weights = np.log(weights)
+    for columns, rows in patterns(X):
+        half = 0.5 * columns.sum() * np.log(2 * np.pi)
+        samples = X[np.ix_(rows, columns)]
+        for k, mean in enumerate(means):
+            W = whitening.inverse_cholesky(covariances[k][np.ix_(columns, columns)])
+            distance = (((samples - mean[columns]) @ W.T) ** 2).sum(axis=1)
+            joint[rows, k] = log_weights[k] - half + np.log(W.diagonal()).sum() - 0.5 * distance
+    return joint
+
+
+def impute(X, weights, means, covariances):
+    """Fill missing values of X (N, D) with their expectation given the observed ones; a new array."""
+    filled = np.array(X, dtype=np.float64)
+    share = posterior.proba(log_joint(X, weights, means, covariances))
+    for columns, rows in patterns(X):
+        if columns.all():
+            continue
+        samples = X[np.ix_(rows, columns)]
+        expected = np.zeros((len(rows), int((~columns).sum())))
+        for k, mean in enumerate(means):
+            covariance = covariances[k]
+            W = whitening.inverse_cholesky(covariance[np.ix_(columns, columns)])
+            slope = W.T @ (W @ covariance[np.ix_(columns, ~columns)])
+            expected += share[rows, k, None] * (mean[~columns] + (samples - mean[columns]) @ slope)
+        filled[np.ix_(rows, ~columns)] = expected
+    return filled
+
+
+def sample(X, weights, means, covariances, n_samples, rng):
+    r"""Draw missing values of X (N, D) from their distribution given the observed ones, (n_samples, N, D).
+
+    The component is drawn from the posterior of the observed values.  With its covariance's Cholesky
+    factor, observed coordinates first, and white noise e, the missing values are
+
+    .. math:: x_m = \mu_m + L_{mo} L_{oo}^{-1} (x_o - \mu_o) + L_{mm} e,
+
+    whose covariance :math:`L_{mm} L_{mm}^\top` is the conditional one, without a difference of matrices.
+    """
+    X = np.asarray(X, dtype=np.float64)
+    share = posterior.proba(log_joint(X, weights, means, covariances))
+    chosen = np.stack([posterior.draw(share, rng) for _ in range(n_samples)])
+    filled = rng.standard_normal((n_samples, *X.shape))
+    for columns, rows in patterns(X):
+        present, absent = np.flatnonzero(columns), np.flatnonzero(~columns)
+        order, split = np.concatenate([present, absent]), len(present)
+        filled[:, rows[:, None], present] = X[np.ix_(rows, present)]
+        for k in np.unique(chosen[:, rows]) if len(absent) else ():
+            draw, n = np.nonzero(chosen[:, rows] == k)
+            n = rows[n]
+            L = np.linalg.cholesky(covariances[k][np.ix_(order, order)])
+            slope = solve_triangular(L[:split, :split], L[split:, :split].T, lower=True, trans=1)
+            places = draw[:, None], n[:, None], absent
+            difference = X[np.ix_(n, present)] - means[k][present]
+            filled[places] = means[k][absent] + difference @ slope + filled[places] @ L[split:, split:].T
+    return filled
+
+
+class Incomplete:
+    """What a mixture of full covariances does with samples that miss values."""
+
+    def impute(self, X):
+        """Fill NaN with the expectation given what is observed of each sample: a new array (N, D)."""
+        check_is_fitted(self)
+        if not self.allow_missing:
+            raise ValueError("impute needs allow_missing=True: only then is NaN a missing value.")
+        return impute(self._data(X, missing=True), self.weights_, self.means_, self.covariances_)
+
+    def sample_given(self, X, n_samples=1, random_state=None):
+        """Draw the missing values of each sample given what is observed of it, exactly.
+
+        A component is drawn from the posterior of what is observed, then the missing values from its
+        conditional Gaussian (`gmmlib.full.missing`).  A sample's randomness does not depend on what others
+        miss.
+
+        Parameters
+        ----------
+        X : array-like, (N, D)
+            NaN is missing.  A sample without any comes back as it is; one of nothing else is drawn from
+            the mixture.
+        n_samples : int
+            Draws of each.
+        random_state : int, Generator, RandomState or None
+
+        Returns
+        -------
+        ndarray, (n_samples, N, D)
+            Observed values are those of X.  Its mean over many draws is what `impute` returns.
+
+        Raises
+        ------
+        ValueError
+            Without ``allow_missing=True``, or if an argument cannot be used.
+        """
+        check_is_fitted(self)
+        if not self.allow_missing:
+            raise ValueError("sample_given needs allow_missing=True: only then is NaN a missing value.")
+        n_samples = _checks.positive_integer(n_samples, "n_samples")
+        rng = _checks.generator(random_state)
+        return sample(
+            self._data(X, missing=True), self.weights_, self.means_, self.covariances_, n_samples, rng
+        )

@@ -1,0 +1,187 @@
+r"""Class-conditional convolutional mixtures, trained on the class rather than on the image.
+
+The joint density of image and class is a mixture of C K stationary Gaussians, K of which belong to each
+class: :math:`p(x, c) = \sum_{m \in c} \pi_m N(x; s_m)`.  Its filters are measured by those of the mean
+power :math:`s_0` of all images, :math:`u_m(f) = s_0(f) / s_m(f)`, and the objective is
+
+.. math:: J = \frac1N \sum_n \log p(c_n \mid x_n) - \frac\alpha2 \sum_{mf} w(f)\, [u_m(f) - 1]^2 ,
+
+the conditional likelihood with a Gaussian prior that keeps filters near the common one.  With r the
+posteriors over all components and q those among the components of the image's own class (0 elsewhere), a
+log joint :math:`l_{nm}` counts by
+
+.. math:: G_{nm} = \partial J / \partial l_{nm} = \big[ q_{nm} - r_{nm} \big] / N,
+
+and since :math:`l_{nm}` is linear in the powers P, so is everything that follows:
+
+.. math:: \frac{\partial J}{\partial u_m(f)} = \frac{w(f)}2
+          \Big[ \frac{\sum_n G_{nm}}{u_m(f)} - \frac{(G^\top P)_{mf}}{s_0(f)} \Big]
+          - \alpha\, w(f)\, [u_m(f) - 1], \qquad
+          \frac{\partial J}{\partial \eta_m} = \sum_n G_{nm} - \pi_m \sum_{nj} G_{nj}
+
+for weights :math:`\pi = \mathrm{softmax}(\eta)`.  An evaluation costs two products, as an EM step does.
+Row weights multiply the terms of the sums, and N is their total.
+
+The climb starts from a mixture fitted to each class by EM.  The log-odds of such a mixture are too large by
+far, since it takes every frequency for fresh evidence; so they are divided by a temperature first
+(`tempered`), which leaves a mixture of the same kind.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import minimize
+from scipy.special import log_softmax
+
+from gmmlib import _kernels
+from gmmlib.em import interrupts
+from gmmlib.stationary.steps import Parameters, coefficients
+
+LOWEST = 1e-2  # of the common filter: no spectrum is above a hundred times the mean power
+
+
+class Statistics(NamedTuple):
+    """What an evaluation leaves of its rows; the fields of two sets of rows add."""
+
+    objective: float  # sum_n w[n] log p(c_n | x_n), nats
+    mass: np.ndarray  # (M,)    sum_n G[n, m]
+    power: np.ndarray  # (M, F)  sum_n G[n, m] P[n, f]
+    weight: float  # sum_n w[n]
+
+
+def evaluate(slope, constant, P, labels, weight, n_classes):
+    """Statistics of powers P (n, F) of classes (n,); the M components are ordered by class."""
+    rows = np.arange(len(P))
+    joint = P @ slope + constant
+    of_class = joint.reshape(len(P), n_classes, -1)[rows, labels]
+    of_own, of_all = np.empty(len(P)), np.empty(len(P))
+    _kernels.normalise(of_class, np.zeros(of_class.shape[1]), of_own)
+    _kernels.normalise(joint, np.zeros(joint.shape[1]), of_all)
+    joint *= -1
+    joint.reshape(len(P), n_classes, -1)[rows, labels] += of_class
+    joint *= weight[:, None]
+    return Statistics(weight @ (of_own - of_all), joint.sum(axis=0), joint.T @ P, weight.sum())
+
+
+class Problem(NamedTuple):
+    """What the objective depends on beside the parameters."""
+
+    P: np.ndarray  # (N, F)  powers
+    labels: np.ndarray  # (N,)    classes 0 ... C - 1
+    weight: np.ndarray  # (N,)
+    multiplicity: np.ndarray  # (F,)
+    common: np.ndarray  # (F,)    the mean power of all images
+    n_classes: int
+    shrinkage: float
+
+
+def objective(logits, filters, problem, workers):
+    """J, and its gradients by the logits (M,) of the weights and by the relative filters (M, F)."""
+    w = problem.multiplicity
+    parameters = Parameters(np.exp(log_softmax(logits)), problem.common / filters)
+    slope, constant = coefficients(parameters, w)
+
+    def of(rows):
+        data = problem.P[rows], problem.labels[rows], problem.weight[rows]
+        return evaluate(slope, constant, *data, problem.n_classes)
+
+    value, mass, power, total = workers.sum(of, len(problem.P))
+    by_filters = 0.5 * w * (mass[:, None] / filters - power / problem.common)
+    by_logits = mass - parameters.weights * mass.sum()
+    excess = filters - 1
+    penalty = 0.5 * problem.shrinkage * (excess**2 @ w).sum()
+    return value / total - penalty, by_logits / total, by_filters / total - problem.shrinkage * w * excess
+
+
+def tempered(parameters, common, multiplicity, temperature):
+    """Logits (M,) and relative filters (M, F) of a mixture whose log-odds of components are divided.
+
+    Filters move towards the common one, and weights make up for what that does to the volumes: log joints
+    are those of `parameters` over the temperature, less something that is the same for all components.
+    """
+    filters = common / parameters.spectra
+    volume = 0.5 * np.log(filters) @ multiplicity
+    softer = 1 + (filters - 1) / temperature
+    logits = (np.log(parameters.weights) + volume) / temperature - 0.5 * np.log(softer) @ multiplicity
+    return logits, softer
+
+
+def maximise(logits, filters, function, highest, max_iter, report=None):
+    """Climb by L-BFGS.
+
+    Parameters
+    ----------
+    logits : ndarray, (M,)
+    filters : ndarray, (M, F)
+        The start.
+    function : callable
+        Logits and filters to (value, gradient by the logits, gradient by the filters).
+    highest : ndarray, (F,)
+        Upper bounds of the filters; `LOWEST` is the lower one.
+    max_iter : int
+        Iterations at most.
+    report : callable, optional
+        ``report(logits, filters, trace)`` at the start and after each iteration; a true result stops.
+
+    Returns
+    -------
+    logits, filters : ndarray
+    trace : ndarray, (number of iterations + 1,)
+        The value at the start and after each iteration.
+
+    Raises
+    ------
+    FloatingPointError
+        If the value is not finite.
+    """
+    n_components = len(logits)
+    trace = []
+
+    def unpack(vector):
+        return vector[:n_components], vector[n_components:].reshape(filters.shape)
+
+    def downhill(vector):
+        value, by_logits, by_filters = function(*unpack(vector))
+        if not np.isfinite(value):
+            raise FloatingPointError(
+                f"The objective is {value} after {max(len(trace) - 1, 0)} iterations: a weight or a filter "
+                "has overflowed. Raise shrinkage or the floor of the variances, or scale the data."
+            )
+        return -value, -np.concatenate([by_logits, by_filters.ravel()])
+
+    def note(vector, value):
+        trace.append(float(value))
+        if report is not None and report(*unpack(vector), trace):
+            raise StopIteration  # scipy stops there
+        if interrupted():
+            raise KeyboardInterrupt(
+                f"fit was interrupted after {len(trace) - 1} iterations; the model holds the filters of the "
+                "last of them and its trace, and can be used."
+            )
+
+    def after_iteration(intermediate_result):
+        note(intermediate_result.x, -intermediate_result.fun)
+
+    bounds = np.full((n_components + filters.size, 2), [-np.inf, np.inf])
+    bounds[n_components:, 0] = LOWEST
+    bounds[n_components:, 1] = np.tile(highest, n_components)
+    start = np.clip(np.concatenate([logits, filters.ravel()]), *bounds.T)
+    with interrupts.deferred() as interrupted:
+        try:
+            note(start, -downhill(start)[0])
+        except StopIteration:
+            return *unpack(start), np.array(trace)
+        result = minimize(
+            downhill,
+            start,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=bounds,
+            callback=after_iteration,
+            options={"maxiter": max_iter, "maxfun": 2 * max_iter + 20},
+        )
+    return *unpack(result.x), np.array(trace)
+
+
+def mixture_of(logits, filters, common):
+    return Parameters(np.exp(log_softmax(logits)), common / filters)

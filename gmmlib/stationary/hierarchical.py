@@ -1,0 +1,277 @@
+"""The estimator of mixtures over groups of images; its steps are in `gmmlib.stationary.grouped`."""
+
+import math
+
+import numpy as np
+from scipy import fft
+from sklearn.utils.validation import check_is_fitted
+
+from gmmlib import _checks, _contents, storage
+from gmmlib.base import Mixture, Scoring
+from gmmlib.em.batches import Additive
+from gmmlib.em.workers import Workers, block_size
+from gmmlib.spectrum import fold, unfold
+from gmmlib.stationary import grouped, steps
+
+LEARNED = ("top_weights", "conditionals", "spectra")
+
+
+class HierarchicalGMM(steps.Spectral, Additive, Mixture):
+    """Mixture of top components over groups of images, each a mixture of shared stationary Gaussians.
+
+    Parameters
+    ----------
+    n_components : int
+        Lower components K.
+    n_top : int
+        Top components T.
+    zero_mean_patches : bool
+        The images had their own mean removed: leave out the zero frequency.
+    variance_floor : float
+        No variance is let below it, in squared grey levels.
+    fixed_spectra : bool
+        Learn the top layer alone and leave the spectra of the start as they are: training from the
+        bottom up.
+    init : "random_from_data" or mapping
+        Where EM starts: from randomly chosen images and groups; from a mixture of single images
+        ``{"weights": (K,), "spectra": (K, H, W//2 + 1)}`` and randomly chosen groups; or from
+        ``{"top_weights": (T,), "conditionals": (T, K), "spectra": (K, H, W//2 + 1)}``.
+    max_iter, tol, n_init, random_state, callback, progress, chunk_size
+        As in `gmmlib.base.LearnedByEM`.
+
+    Attributes
+    ----------
+    top_weights_ : ndarray, (T,)
+    conditionals_ : ndarray, (T, K)
+        Weights of the lower components under each top component.
+    spectra_ : ndarray, (K, H, W//2 + 1)
+        As those of `ConvolutionalGMM`.
+    weights_ : ndarray, (K,)
+        Weights of the lower components for a single image, ``top_weights_ @ conditionals_``.
+    image_shape_ : (int, int)
+        H and W.
+    n_dimensions_ : int
+        Dimensions that the density counts for each image, as in `ConvolutionalGMM`.
+    log_likelihoods_, converged_, n_iter_
+        As in `gmmlib.base.LearnedByEM`.
+    """
+
+    def __init__(
+        self,
+        n_components=1,
+        n_top=1,
+        *,
+        zero_mean_patches=False,
+        variance_floor=1e-6,
+        fixed_spectra=False,
+        max_iter=100,
+        tol=1e-3,
+        init="random_from_data",
+        n_init=1,
+        random_state=None,
+        callback=None,
+        progress=False,
+        chunk_size=2048,
+    ):
+        self.n_components = n_components
+        self.n_top = n_top
+        self.zero_mean_patches = zero_mean_patches
+        self.variance_floor = variance_floor
+        self.fixed_spectra = fixed_spectra
+        self.max_iter = max_iter
+        self.tol = tol
+        self.init = init
+        self.n_init = n_init
+        self.random_state = random_state
+        self.callback = callback
+        self.progress = progress
+        self.chunk_size = chunk_size
+
+    def _check_enough(self, weight):
+        if np.count_nonzero(weight) < self.n_top:
+            raise ValueError(
+                f"n_top={self.n_top} needs at least as many groups of positive weight in X; "
+                f"got {np.count_nonzero(weight)}. Pass more data or ask for fewer top components."
+            )
+
+    def _fit(self, X, weight):
+        layout = steps.layout_of(X.shape[2:], self.zero_mean_patches)
+        with self._workers(X) as workers:
+            P = grouped.all_powers(X, layout, workers)
+            views = P.reshape(-1, P.shape[2]), np.repeat(weight, P.shape[1])
+            steps.check_variance(*views, layout, self.variance_floor)
+            self._run_em(
+                grouped.start(self, P, weight, layout),
+                grouped.e_steps(P, weight, layout, workers, self.fixed_spectra),
+                lambda expectation: grouped.m_step(*expectation, self.variance_floor),
+                lambda parameters: self._set(layout, parameters),
+            )
+
+    def _statistics_of(self, X, sample_weight):
+        X = self._data(X)
+        weight = _checks.sample_weight(sample_weight, len(X))
+        parameters, layout = self._parameters, self._layout
+        densities = grouped.densities(X, parameters.spectra, layout)
+
+        def of(rows):
+            powers = None if self.fixed_spectra else grouped.powers_of_groups(X[rows], layout)
+            return grouped.e_step(parameters, densities(rows), powers, weight[rows])
+
+        with self._workers(X) as workers:
+            return workers.sum(of, len(X))
+
+    def _set_from(self, statistics):
+        self._set(self._layout, grouped.m_step(statistics, self._parameters, self.variance_floor))
+
+    def _scoring(self, X, everything):
+        """How `Mixture` scores groups; G may differ from that of the fit."""
+        X = self._data(X)
+        parameters = self._parameters
+        densities = grouped.densities(X, parameters.spectra, self._layout)
+
+        def log_joint(rows):
+            return grouped.log_joint(parameters, densities(rows))
+
+        return Scoring(len(X), len(self.top_weights_), log_joint, self._workers(X))
+
+    _posteriors = staticmethod(grouped.normalised)
+
+    def n_parameters(self):
+        """Free parameters: weights of both layers, and the distinct powers of each spectrum."""
+        check_is_fitted(self)
+        n_top, n_components = self.conditionals_.shape
+        return n_top * n_components - 1 + n_components * len(self._layout.bins)
+
+    def predict_views(self, X):
+        """Most probable lower component of each image given its whole group, (N, G)."""
+        return self.predict_views_proba(X).argmax(axis=2)
+
+    def predict_views_proba(self, X):
+        """Posterior of each lower component of each image given its whole group, (N, G, K)."""
+        check_is_fitted(self)
+        X = self._data(X)
+        parameters = self._parameters
+        densities = grouped.densities(X, parameters.spectra, self._layout)
+
+        def lower(rows):
+            density = densities(rows)
+            return grouped.posteriors(parameters, density, np.ones(len(density))).lower
+
+        with self._workers(X) as workers:
+            return workers.fill(lower, np.empty((*X.shape[:2], len(self.spectra_))))
+
+    def sample(self, n_samples=1, random_state=None, n_views=2):
+        """Draw groups.
+
+        Parameters
+        ----------
+        n_samples : int
+        random_state : int, Generator, RandomState or None
+        n_views : int
+            Images in each group.
+
+        Returns
+        -------
+        X : ndarray, (n_samples, n_views, H, W)
+        top : ndarray, (n_samples,)
+            The top component of each group.
+        lower : ndarray, (n_samples, n_views)
+            The lower component of each image.
+        """
+        check_is_fitted(self)
+        n_samples = _checks.positive_integer(n_samples, "n_samples")
+        n_views = _checks.positive_integer(n_views, "n_views")
+        rng = _checks.generator(random_state)
+        top = rng.choice(len(self.top_weights_), n_samples, p=self.top_weights_)
+        X, lower = self._draw_groups(top, n_views, rng)
+        return X, top, lower
+
+    def sample_components(self, labels, random_state=None, n_views=2):
+        """Draw a group from each of the top components `labels`, integers (N,): X (N, n_views, H, W)."""
+        check_is_fitted(self)
+        labels = _checks.components(labels, len(self.top_weights_))
+        n_views = _checks.positive_integer(n_views, "n_views")
+        return self._draw_groups(labels, n_views, _checks.generator(random_state))[0]
+
+    def _draw_groups(self, top, n_views, rng):
+        """Images and their lower components."""
+        lower = grouped.draw(self.conditionals_[top], n_views, rng)
+        noise = fft.rfft2(rng.standard_normal((*lower.shape, *self.image_shape_)))
+        return fft.irfft2(noise * np.sqrt(self.spectra_)[lower], s=self.image_shape_), lower
+
+    _array_names = (*LEARNED, "log_likelihoods", "converged", "n_iter", "image_shape")
+
+    def to_arrays(self):
+        """Settings and arrays that make the fitted model again."""
+        check_is_fitted(self)
+        arrays = {name: np.asarray(getattr(self, f"{name}_")) for name in self._array_names}
+        arrays |= {name: arrays[name].astype(int) for name in ("converged", "n_iter")}
+        sides = {"n_top": len(self.top_weights_), "n_components": len(self.spectra_)}
+        return _contents.settings(self, **sides, zero_mean_patches=self._leaves_out()), arrays
+
+    @classmethod
+    def from_arrays(cls, settings, arrays, where):
+        """The inverse of `to_arrays`; errors say `where` the arrays come from."""
+        model = _contents.model(cls, settings)
+        shape = storage.image_shape(arrays["image_shape"], arrays, where)
+        layout = fold(shape, zero_frequency=not model.zero_mean_patches)
+        model._set(layout, grouped.given(arrays, model.n_top, model.n_components, layout, where))
+        _contents.whole_plane(arrays["spectra"], model.spectra_, f"{where}['spectra']")
+        model.log_likelihoods_, model.converged_, model.n_iter_ = _contents.run(arrays, where)
+        return model
+
+    @property
+    def weights_(self):
+        """Weights of the lower components for a single image, (K,)."""
+        check_is_fitted(self)
+        return self.top_weights_ @ self.conditionals_
+
+    def __sklearn_is_fitted__(self):
+        return hasattr(self, "top_weights_")
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.two_d_array = False
+        return tags
+
+    def _check_settings(self):
+        _checks.settings(self)
+        _checks.positive_integer(self.n_top, "n_top")
+        _checks.truth(self.fixed_spectra, "fixed_spectra")
+
+    def _data(self, X, reset=False):
+        if reset:
+            return _groups(X)
+        check_is_fitted(self)
+        return _groups(X, self.image_shape_)
+
+    def _workers(self, X):
+        chunk_size = _checks.positive_integer(self.chunk_size, "chunk_size")
+        n_views = X.shape[1]
+        return Workers(max(1, chunk_size // n_views), block_size(n_views * math.prod(X.shape[2:])))
+
+    @property
+    def _parameters(self):
+        """The learned parameters, folded: what is set by hand counts from then on."""
+        learned = {name: getattr(self, f"{name}_") for name in LEARNED}
+        sides = len(self.top_weights_), len(self.spectra_)
+        return grouped.given(learned, *sides, self._layout, "the fitted model")
+
+    def _set(self, layout, parameters):
+        self.image_shape_ = layout.shape
+        self.n_dimensions_ = layout.dimension
+        self.top_weights_ = parameters.top_weights
+        self.conditionals_ = parameters.conditionals
+        self.spectra_ = unfold(parameters.spectra, layout)
+
+
+def _groups(X, shape=None):
+    """Return checked groups of images (N, G, H, W)."""
+    X = _checks.array(X, "X")
+    if X.ndim != 4:
+        raise ValueError(
+            f"X must hold groups of images in an array of shape (N, G, H, W); got shape {X.shape}. "
+            "Single images (N, H, W) are groups of one: X[:, None]."
+        )
+    _checks.images(X.reshape(X.shape[0] * X.shape[1], *X.shape[2:]), shape=shape)
+    return X
