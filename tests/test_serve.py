@@ -126,4 +126,5 @@ def test_chapters_that_there_are_not_are_named(tmp_path, capsys):
     (tmp_path / "book").mkdir()
     (tmp_path / "book" / "one.md").write_text("---\nkernelspec: {name: python3}\n---\n")
     assert book.main(["--root", str(tmp_path), "reproducible", "two"]) == 1
-    assert capsys.readouterr().err == "no chapter two; there are one\n"
+    told = "CHAPTERS: expected names or numbers of chapters, got two; there are one\n"
+    assert capsys.readouterr().err == told
