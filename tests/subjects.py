@@ -28,6 +28,10 @@ SUBJECTS = {
     "GenerativeClassifier of images": (GenerativeClassifier(CONVOLUTIONAL, random_state=0), IMAGES),
     "GenerativeClassifier of rows": (GenerativeClassifier(FULL, random_state=0), ROWS),
     "HierarchicalGMM": (HierarchicalGMM(2, 2, max_iter=2, random_state=0, tol=0.0), GROUPS),
+    "HierarchicalGMM, by position": (
+        HierarchicalGMM(2, 2, by_position=True, max_iter=2, random_state=0, tol=0.0),
+        GROUPS,
+    ),
     "PenalisedGMM": (PenalisedGMM(2, max_iter=2, random_state=0, tol=0.0), IMAGES),
     "PhaseBlindGMM": (PhaseBlindGMM(2, max_iter=2, random_state=0), IMAGES),
     "StackedGMM of images": (StackedGMM([CONVOLUTIONAL, FULL]), IMAGES),

@@ -35,6 +35,10 @@ MODELS = {
         lambda **s: HierarchicalGMM(3, 2, **oracles.WHOLE_RUN | s),
         IMAGES[:201].reshape(67, 3, 5, 4),
     ),
+    "hierarchical, by position": (
+        lambda **s: HierarchicalGMM(3, 2, by_position=True, **oracles.WHOLE_RUN | s),
+        IMAGES[:201].reshape(67, 3, 5, 4),
+    ),
 }
 CHUNKED = [name for name in MODELS if name != "templates"]  # whose chunks are of the size of memory
 

@@ -146,6 +146,7 @@ def test_criteria_count_what_is_learned(name):
         ("TransformedGMM", 1 + 2 * (12 + 7)),
         ("PhaseBlindGMM", 1 + 2 * (7 + 28)),
         ("HierarchicalGMM", 1 + 2 * 1 + 2 * 7),
+        ("HierarchicalGMM, by position", 1 + 2 * 2 * 1 + 2 * 7),
     ],
 )
 def test_parameters_by_hand(name, expected):
@@ -159,7 +160,7 @@ def test_components_are_drawn_as_in_a_sample(name):
     model = clone(model).fit(X)
     drawn, labels, *_ = model.sample(9, random_state=3)
     rng = np.random.default_rng(3)
-    if name == "HierarchicalGMM":  # which draws its labels one by one
+    if name.startswith("HierarchicalGMM"):  # which draws its labels one by one
         rng.choice(2, 9, p=model.top_weights_)
     else:
         rng.multinomial(9, model.weights_)

@@ -315,6 +315,7 @@ CHANGED = [
     (lambda: TransformedGMM(2, max_iter=1, random_state=0, tol=0.0).fit(IMAGES), {"n_components": 1}),
     (MODELS["HierarchicalGMM"], {"n_top": 3}),
     (MODELS["HierarchicalGMM"], {"n_components": 3}),
+    (MODELS["HierarchicalGMM"], {"by_position": True}),
     (MODELS["DiscriminativeGMM"], {"n_components": 3}),
     (MODELS["PhaseBlindGMM"], {"max_iter": 0}),
     (MODELS["GenerativeClassifier"], {"priors": [0.5, 0.6]}),

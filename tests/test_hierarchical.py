@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import logsumexp
 from threadpoolctl import threadpool_limits
 
-from gmmlib import ConvolutionalGMM
+from gmmlib import ConvolutionalGMM, storage
 from gmmlib.stationary import grouped
 from gmmlib.stationary.hierarchical import HierarchicalGMM
 from tests import oracles
@@ -16,6 +16,8 @@ from tests import oracles
 SHAPES = [(4, 6), (5, 4), (3, 5), (1, 7)]
 TOP = np.array([0.3, 0.7])
 CONDITIONALS = np.array([[0.6, 0.3, 0.1], [0.1, 0.2, 0.7]])
+BY_POSITION = np.stack([CONDITIONALS, CONDITIONALS[::-1, ::-1] ** 2 / 0.5, np.full((2, 3), 1 / 3)])
+BY_POSITION /= BY_POSITION.sum(axis=2, keepdims=True)
 
 
 def full_spectra(shape, n_components=3, seed=0):
@@ -38,19 +40,28 @@ def planted(full, top=TOP, conditionals=CONDITIONALS, **settings):
     if settings.get("zero_mean_patches"):
         x -= x.mean(axis=(2, 3), keepdims=True)
     stop = {"callback": lambda model, iteration: True, "init": begin(full, top, conditionals)}
+    if conditionals.ndim == 3:
+        stop["by_position"] = True
+        x = np.repeat(x, len(conditionals), axis=1)
     return HierarchicalGMM(len(full), len(top), **stop, **settings).fit(x)
 
 
-def groups(n=60, n_views=3, shape=(3, 4), seed=0):
-    return planted(full_spectra(shape)).sample(n, seed, n_views)[0]
+def groups(n=60, n_views=3, shape=(3, 4), seed=0, conditionals=CONDITIONALS):
+    return planted(full_spectra(shape), conditionals=conditionals).sample(n, seed, n_views)[0]
+
+
+def tables(conditionals, n_views):
+    """A table per position (G, T, K): one and the same, where there is one for all."""
+    return np.broadcast_to(conditionals, (n_views, *conditionals.shape[-2:]))
 
 
 def enumerated(x, top, conditionals, full):
     """For one group (G, H, W): each (t, k_1 ... k_G) with its log joint, and that of all of them."""
     density = oracles.log_joint(x, np.ones(len(full)), full)
     labels = list(product(range(len(top)), *[range(len(full))] * len(x)))
+    table = tables(conditionals, len(x))
     joint = [
-        np.log(top[t]) + sum(np.log(conditionals[t, k]) + density[g, k] for g, k in enumerate(ks))
+        np.log(top[t]) + sum(np.log(table[g, t, k]) + density[g, k] for g, k in enumerate(ks))
         for t, *ks in labels
     ]
     return labels, np.array(joint), logsumexp(joint)
@@ -68,17 +79,18 @@ def enumerated_posteriors(x, top, conditionals, full):
 
 
 def enumerated_step(x, weight, top, conditionals, full):
-    """One EM step by enumeration: new weights (T,), conditionals (T, K) and full-plane spectra."""
+    """One EM step by enumeration: new weights (T,), conditionals like the old and full-plane spectra."""
     shape = x.shape[2:]
     new_top, pairs, power = np.zeros(len(top)), np.zeros_like(conditionals), np.zeros_like(full)
     for group, w in zip(x, weight, strict=True):
         r, q = enumerated_posteriors(group, top, conditionals, full)
         new_top += w * r
-        pairs += w * q.sum(axis=0)
+        pairs += w * (q if conditionals.ndim == 3 else q.sum(axis=0))
         power += w * np.einsum("gtk,ghw->khw", q, oracles.full_powers(group))
-    flat = (power / pairs.sum(axis=0)[:, None, None]).reshape(len(full), -1)
+    mass = pairs.sum(axis=tuple(range(pairs.ndim - 1)))
+    flat = (power / mass[:, None, None]).reshape(len(full), -1)
     spectra = (0.5 * (flat + flat[:, oracles.mirror(shape)])).reshape(full.shape)
-    return new_top / weight.sum(), pairs / pairs.sum(axis=1, keepdims=True), spectra
+    return new_top / weight.sum(), pairs / pairs.sum(axis=-1, keepdims=True), spectra
 
 
 # The density and the posteriors
@@ -97,11 +109,24 @@ def test_a_group_is_as_likely_as_all_its_labels_together(shape, n_views):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_posteriors_are_those_of_enumeration(shape):
+def test_a_group_by_position_is_as_likely_as_all_its_labels_together(shape):
+    full = full_spectra(shape)
+    model = planted(full, conditionals=BY_POSITION)
+    x = model.sample(12, 1)[0]
+    expected = [enumerated(group, TOP, BY_POSITION, full)[2] for group in x]
+    assert_allclose(model.score_samples(x), expected, rtol=1e-10)
+    assert_allclose(model.weights_, sum(TOP @ table for table in BY_POSITION) / 3, rtol=1e-12)
+    other_order = model.score_samples(x[:, ::-1])  # negative control: a group is no bag
+    assert np.abs(other_order - expected).max() > 0.1
+
+
+@pytest.mark.parametrize("conditionals", [CONDITIONALS, BY_POSITION], ids=["shared", "by position"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_posteriors_are_those_of_enumeration(shape, conditionals):
     full = full_spectra(shape) ** 0.2  # alike enough for doubt
-    model = planted(full)
+    model = planted(full, conditionals=conditionals)
     x, _, _ = model.sample(15, 1, 3)
-    both = [enumerated_posteriors(group, TOP, CONDITIONALS, full) for group in x]
+    both = [enumerated_posteriors(group, TOP, conditionals, full) for group in x]
     top = np.array([r for r, _ in both])
     lower = np.array([q.sum(axis=1) for _, q in both])
     assert_allclose(model.predict_proba(x), top, rtol=1e-9)
@@ -136,10 +161,11 @@ def test_components_that_exclude_each_other_lose_no_digits():
     assert_allclose(found.pairs, [[2.0, 0, 0], [0, 2.0, 2.0]], atol=1e-300)
 
 
-def test_the_long_way_and_the_short_way_agree(monkeypatch):
+@pytest.mark.parametrize("size", [5, (3, 5)], ids=["shared", "by position"])
+def test_the_long_way_and_the_short_way_agree(monkeypatch, size):
     rng = np.random.default_rng(0)
     density = rng.normal(0, 4, (30, 3, 4))
-    parameters = grouped.Parameters(rng.dirichlet(np.ones(5)), rng.dirichlet(np.ones(4), 5), None)
+    parameters = grouped.Parameters(rng.dirichlet(np.ones(5)), rng.dirichlet(np.ones(4), size), None)
     weight = rng.random(30)
     short = grouped.posteriors(parameters, density, weight)
     monkeypatch.setattr(grouped, "UNDERFLOW", -1e9)
@@ -150,20 +176,24 @@ def test_the_long_way_and_the_short_way_agree(monkeypatch):
 # One step
 
 
+@pytest.mark.parametrize("conditionals", [CONDITIONALS, BY_POSITION], ids=["shared", "by position"])
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("weighted", [False, True])
-def test_a_step_is_that_of_enumeration(shape, weighted):
-    x = groups(25, 3, shape)
+def test_a_step_is_that_of_enumeration(shape, weighted, conditionals):
+    x = groups(25, 3, shape, conditionals=conditionals)
     weight = np.random.default_rng(5).random(25) * 3 if weighted else np.ones(25)
     full = full_spectra(shape, seed=8)
-    model = HierarchicalGMM(3, 2, init=begin(full), max_iter=1, variance_floor=0.0, tol=0.0)
+    start = begin(full, conditionals=conditionals)
+    model = HierarchicalGMM(
+        3, 2, by_position=conditionals.ndim == 3, init=start, max_iter=1, variance_floor=0.0, tol=0.0
+    )
     model.fit(x, sample_weight=weight if weighted else None)
-    top, conditionals, spectra = enumerated_step(x, weight, TOP, CONDITIONALS, full)
+    top, learned, spectra = enumerated_step(x, weight, TOP, conditionals, full)
     assert_allclose(model.top_weights_, top, rtol=1e-9)
-    assert_allclose(model.conditionals_, conditionals, rtol=1e-9)
+    assert_allclose(model.conditionals_, learned, rtol=1e-9)
     assert_allclose(model.spectra_, half(spectra), rtol=1e-9)
-    assert_allclose(model.weights_, top @ conditionals, rtol=1e-9)
-    before = [enumerated(group, TOP, CONDITIONALS, full)[2] for group in x]
+    assert_allclose(model.weights_, (top @ tables(learned, 3)).mean(axis=0), rtol=1e-9)
+    before = [enumerated(group, TOP, conditionals, full)[2] for group in x]
     assert_allclose(model.log_likelihoods_[0], np.average(before, weights=weight), rtol=1e-10)
 
 
@@ -189,6 +219,38 @@ def test_a_component_nobody_comes_to_stays_where_it_is():
     oracles.assert_never_falls(model.log_likelihoods_)
 
 
+def test_a_class_seen_in_training_is_one_more_view():
+    """Top weights per class, and statistics per class that add, against a table B of classes and Bayes."""
+    x, full = groups(40), full_spectra((3, 4), seed=8)
+    label = np.arange(40) % 4 // 3  # classes of 30 and 10 groups
+    of_class = np.array([[0.8, 0.2], [0.3, 0.7]])  # p(t | class)
+    share = np.array([0.75, 0.25])
+    B = (share[:, None] * of_class).T  # p(class | t)
+    top = B.sum(axis=1)
+    B /= top[:, None]
+    model = planted(full)
+    parts = []
+    for c in range(2):
+        model.top_weights_ = of_class[c]
+        parts.append(model.statistics(x[label == c]))
+    found = sum(part.log_likelihood for part in parts) + 30 * np.log(0.75) + 10 * np.log(0.25)
+    model.m_step(model.merge(*parts))
+    # The same by enumeration, where the class is one more factor of the joint of the top component.
+    joint, q = np.empty((40, 2)), np.empty((40, 3, 2, 3))
+    for n, group in enumerate(x):
+        for t in range(2):
+            alone = enumerated(group, np.ones(1), CONDITIONALS[t : t + 1], full)[2]
+            joint[n, t] = np.log(top[t] * B[t, label[n]]) + alone
+            q[n, :, t] = enumerated_posteriors(group, np.ones(1), CONDITIONALS[t : t + 1], full)[1][:, 0]
+    evidence = logsumexp(joint, axis=1)
+    r = np.exp(joint - evidence[:, None])
+    pairs = np.einsum("nt,ngtk->tk", r, q)
+    assert_allclose(found, evidence.sum(), rtol=1e-10)
+    assert_allclose([part.top for part in parts], [r[label == c].sum(axis=0) for c in range(2)], rtol=1e-9)
+    assert_allclose(model.top_weights_, r.mean(axis=0), rtol=1e-9)
+    assert_allclose(model.conditionals_, pairs / pairs.sum(axis=1, keepdims=True), rtol=1e-9)
+
+
 # Whole runs
 
 RUNS = {
@@ -202,6 +264,10 @@ RUNS = {
     "many": {"n_components": 6, "n_top": 5},
     "fixed": {"fixed_spectra": True},
     "single images": {"n_views": 1},
+    "by position": {"by_position": True},
+    "by position, odd, chunks": {"by_position": True, "shape": (3, 5), "chunk_size": 7},
+    "by position, weights": {"by_position": True, "sample_weight": np.arange(60) % 3},
+    "by position, fixed": {"by_position": True, "fixed_spectra": True, "n_top": 4},
 }
 
 
@@ -241,6 +307,28 @@ def test_single_images_make_it_a_flat_mixture_along_the_whole_way():
     channel = joint.top_weights_[:, None] * joint.conditionals_ / joint.weights_
     assert_allclose(joint.predict_proba(x), flat.predict_proba(x[:, 0]) @ channel.T, rtol=1e-6)
     assert np.ptp(joint.conditionals_, axis=0).max() > 0.1  # it does not need equal rows
+
+
+def test_with_one_position_its_table_is_the_shared_one():
+    x, full = groups(100, 1), full_spectra((3, 4), seed=8)
+    settings = {"max_iter": 15, "variance_floor": 0.0}
+    shared = HierarchicalGMM(3, 2, init=begin(full), **oracles.WHOLE_RUN | settings).fit(x)
+    start = begin(full, conditionals=CONDITIONALS[None])
+    one = HierarchicalGMM(3, 2, by_position=True, init=start, **oracles.WHOLE_RUN | settings).fit(x)
+    assert one.conditionals_.shape == (1, 2, 3)
+    assert_allclose(one.conditionals_[0], shared.conditionals_, rtol=1e-10)
+    assert_allclose(one.spectra_, shared.spectra_, rtol=1e-10)
+    assert_allclose(one.log_likelihoods_, shared.log_likelihoods_, rtol=1e-12)
+    assert one.n_parameters() == shared.n_parameters()
+
+
+def test_tables_by_position_explain_groups_whose_order_counts():
+    x = groups(400, conditionals=BY_POSITION)
+    settings = {"max_iter": 30, "variance_floor": 0.0, "random_state": 0}
+    bag = HierarchicalGMM(3, 2, **oracles.WHOLE_RUN | settings).fit(x)
+    by_position = HierarchicalGMM(3, 2, by_position=True, **oracles.WHOLE_RUN | settings).fit(x)
+    assert by_position.conditionals_.shape == (3, 2, 3)
+    assert by_position.log_likelihoods_[-1] > bag.log_likelihoods_[-1] + 0.1
 
 
 def test_two_images_break_the_tie():
@@ -332,7 +420,32 @@ def test_samples_have_the_parameters_they_were_drawn_from():
         assert np.abs((energy.mean(axis=0) - full_spectra((3, 5))[k]) / error).max() < 5
 
 
+def test_samples_by_position_have_the_tables_they_were_drawn_from():
+    model = planted(full_spectra((3, 5)), conditionals=BY_POSITION)
+    x, top, lower = model.sample(20_000, 4)
+    assert x.shape == (20_000, 3, 3, 5)
+    for t, g in product(range(2), range(3)):
+        drawn = lower[top == t, g]
+        share = np.bincount(drawn, minlength=3) / len(drawn)
+        error = np.sqrt(BY_POSITION[g, t] * (1 - BY_POSITION[g, t]) / len(drawn))
+        assert np.abs((share - BY_POSITION[g, t]) / error).max() < 5
+    assert model.sample_components([0, 1], 0).shape == (2, 3, 3, 5)
+    assert_array_equal(model.sample(3, 0, n_views=3)[0], model.sample(3, 0)[0])
+
+
 # Symmetries
+
+
+def test_positions_may_change_places_with_their_tables():
+    x = groups(40, conditionals=BY_POSITION)
+    order = [2, 0, 1]
+    settings = {"max_iter": 6, "by_position": True}
+    start = begin(full_spectra((3, 4), seed=8), conditionals=BY_POSITION)
+    one = HierarchicalGMM(3, 2, init=start, **oracles.WHOLE_RUN | settings).fit(x)
+    start = start | {"conditionals": BY_POSITION[order]}
+    other = HierarchicalGMM(3, 2, init=start, **oracles.WHOLE_RUN | settings).fit(x[:, order])
+    assert_allclose(one.conditionals_[order], other.conditionals_, rtol=1e-9)
+    assert_allclose(one.spectra_, other.spectra_, rtol=1e-9)
 
 
 def test_views_may_change_places():
@@ -427,6 +540,17 @@ MESSAGES = [
         "init['spectra'] must have shape (3, 3, 3); got (3, 2, 3).",
     ),
     ({"init": FLAT | {"weights": [1.0]}}, groups(), "init['weights'] must have shape (3,); got (1,)."),
+    (
+        {"by_position": True, "init": begin(full_spectra((3, 4)))},
+        groups(),
+        "init['conditionals'] must have shape (3, 2, 3); got (2, 3).",
+    ),
+    (
+        {"init": begin(full_spectra((3, 4)), conditionals=BY_POSITION)},
+        groups(),
+        "init['conditionals'] must have shape (2, 3); got (3, 2, 3).",
+    ),
+    ({"by_position": 1}, groups(), "by_position must be True or False; got 1."),
 ]
 
 
@@ -437,6 +561,44 @@ def test_the_message_of_fit(settings, x, text):
             **({"n_components": 3, "n_top": 2, "random_state": 0} | oracles.WHOLE_RUN | settings)
         ).fit(x)
     assert str(caught.value) == text
+
+
+@pytest.mark.parametrize("method", ["score", "predict", "predict_views", "statistics", "log_joint"])
+def test_groups_of_other_positions_than_in_the_fit_are_refused(method):
+    model = planted(full_spectra((3, 4)), conditionals=BY_POSITION)
+    with pytest.raises(ValueError) as caught:
+        getattr(model, method)(groups(5, 2))
+    assert str(caught.value) == (
+        "X must hold groups of 3 images, one per position of the fit; got 2. "
+        "Pass whole groups, or fit with by_position=False."
+    )
+
+
+@pytest.mark.parametrize("draw", [lambda m: m.sample(2, 0, 4), lambda m: m.sample_components([0], 0, 4)])
+def test_groups_of_other_positions_are_not_drawn(draw):
+    with pytest.raises(ValueError) as caught:
+        draw(planted(full_spectra((3, 4)), conditionals=BY_POSITION))
+    assert str(caught.value) == "n_views must be 3, the positions of the fit, or left out; got 4."
+
+
+@pytest.mark.parametrize(
+    ("conditionals", "text"),
+    [
+        (CONDITIONALS, r"\['conditionals'\] must have shape \(2, 2, 3\); got \(2, 3\)"),
+        (BY_POSITION[:, :1], r"\['conditionals'\] must have shape \(3, 2, 3\); got \(3, 1, 3\)"),
+        (BY_POSITION[:0], r"\['conditionals'\] must have shape \(1, 2, 3\); got \(0, 2, 3\)"),
+        (np.ones(()), r"\['conditionals'\] must have shape \(1, 2, 3\); got \(\)"),
+    ],
+)
+def test_a_file_of_other_tables_is_refused(tmp_path, conditionals, text):
+    model = planted(full_spectra((3, 4)), conditionals=BY_POSITION)
+    settings, arrays = model.to_arrays()
+    assert settings["by_position"] is True
+    storage.write(
+        tmp_path / "model.npz", "HierarchicalGMM", settings, arrays | {"conditionals": conditionals}
+    )
+    with pytest.raises(storage.ModelFileError, match=text):
+        HierarchicalGMM.load(tmp_path / "model.npz")
 
 
 def test_a_model_of_images_without_their_mean_comes_back(tmp_path):

@@ -261,6 +261,7 @@ BAD_SETTINGS = {
     "max_shift": (-1, 2, 0.5, "1", True, np.nan),
     "noise": WORD,
     "zero_means": ("other", None, 3, [True]),
+    "by_position": ("other", None, 3, [True]),
     "penalty": WORD,
     "algorithm": (*WORD, {}, {"name": "annealed", "start": 2.0, "rate": 1.2}),
     "init": START,
@@ -342,7 +343,7 @@ def test_bad_starts_are_refused(fitted, name, key):
 
 BAD_OF_DRAWS = {
     "n_samples": COUNT,
-    "n_views": COUNT,
+    "n_views": tuple(value for value in COUNT if value is not None),
     "random_state": SEED,
     "labels": (None, 0, [], [0.5], [-1], [2], ["0"], [[0]], [np.nan], [1j]),
 }

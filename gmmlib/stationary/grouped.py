@@ -5,27 +5,31 @@ the group then draws a lower component k, whose spectrum s_k all top components 
 
 .. math:: p(x_1, \ldots, x_G) = \sum_t \pi_t \prod_{g=1}^G \sum_k A_{tk}\, N(x_g; s_k).
 
-The top component explains which lower components come together.  With one image a group there is
+The top component explains which lower components come together.  With one image per group there is
 nothing to come together: the sums change places, and what is left is the mixture of the weights
 :math:`\sum_t \pi_t A_{tk}`, whatever :math:`\pi` and A.
+
+So the images of a group are a bag: which of them is the first has no meaning.  Where their order has one,
+each position g gets a table of its own, :math:`A_{gtk}` in place of :math:`A_{tk}`.
 
 EM is exact.  With :math:`u_{ngt} = \sum_k A_{tk} N(x_{ng}; s_k)` the E-step is
 
 - :math:`r_{nt} \propto \pi_t \prod_g u_{ngt}`, the posterior of the top component of a group;
 - :math:`q_{ngtk} = r_{nt} A_{tk} N(x_{ng}; s_k) / u_{ngt}`, that of both components of an image,
 
-and the M-step takes :math:`\pi` from the sums of r, A from those of q over images, and s from those of q
-over t.  No array of N G T K numbers is formed: what is needed of q are its sums over t and over n and g,
-and both are matrix products.
+and the M-step takes :math:`\pi` from the sums of r, A from those of q over images (those of one position,
+where tables are by position), and s from those of q over t.  No array of N G T K numbers is formed: what is
+needed of q are its sums over t and over n and g, and both are matrix products.
 """
 
 from typing import NamedTuple
 
 import numpy as np
+from scipy import fft
 from scipy.special import logsumexp
 
 from gmmlib import _checks, _kernels, posterior
-from gmmlib.spectrum import powers
+from gmmlib.spectrum import powers, unfold
 from gmmlib.stationary import steps
 
 UNDERFLOW = 600.0  # nats below which a product of densities over their largest may leave float64
@@ -35,7 +39,7 @@ class Parameters(NamedTuple):
     """T mixtures of the same K stationary Gaussians of mean zero with F distinct powers each."""
 
     top_weights: np.ndarray  # (T,)    sum to 1
-    conditionals: np.ndarray  # (T, K)  weights of the lower components under each top one; rows sum to 1
+    conditionals: np.ndarray  # (T, K), or (G, T, K) by position: lower weights under t; rows sum to 1
     spectra: np.ndarray  # (K, F)  variance at each frequency, squared grey levels
 
 
@@ -43,7 +47,7 @@ class Statistics(NamedTuple):
     """What an E-step leaves of its groups; the fields of two sets of groups add."""
 
     top: np.ndarray  # (T,)    sum_n w[n] r[n, t]
-    pairs: np.ndarray  # (T, K)  sum_ng w[n] q[n, g, t, k]
+    pairs: np.ndarray  # (T, K)  sum_ng w[n] q[n, g, t, k]; by position (G, T, K), not summed over g
     power: np.ndarray  # (K, F)  sum_ngt w[n] q[n, g, t, k] P[n, g, f]
     log_likelihood: float  # sum_n w[n] log p(group n), nats
     weight: float  # sum_n w[n]
@@ -55,7 +59,7 @@ class Posteriors(NamedTuple):
     evidence: np.ndarray  # (n,)       log-likelihood of the group, nats
     top: np.ndarray  # (n, T)     r; rows sum to 1
     lower: np.ndarray  # (n, G, K)  sum_t q; sums to 1 for each image
-    pairs: np.ndarray  # (T, K)     sum_ng w[n] q
+    pairs: np.ndarray  # (T, K)     sum_ng w[n] q; by position (G, T, K)
 
 
 def log_densities(spectra, P, multiplicity):
@@ -70,18 +74,33 @@ class Scaled(NamedTuple):
     """What densities of n groups of G images come to, over the largest density of each image."""
 
     best: np.ndarray  # (n, G, 1)  largest log densities
-    scaled: np.ndarray  # (n G, K)   densities over these
+    scaled: np.ndarray  # (n, G, K)  densities over these
     mixed: np.ndarray  # (n, G, T)  u over these
     joint: np.ndarray  # (n, T)     log joints of groups, less the sum over images of `best`
     lost: np.ndarray  # groups whose products have left float64: their joints are made at full length
+
+
+def mixed_by(tables, values):
+    """Products of values (n, G, K) and transposed tables (T, K), or (G, T, K) by position: (n, G, T)."""
+    if tables.ndim == 3:
+        return np.stack([values[:, g] @ table.T for g, table in enumerate(tables)], axis=1)
+    flat = values.reshape(-1, values.shape[2]) @ tables.T
+    return flat.reshape(*values.shape[:2], -1)
+
+
+def pairs_of(share, scaled, by_position):
+    """Products of share (n, G, T) and scaled (n, G, K) summed over n: (G, T, K), or over g too: (T, K)."""
+    if by_position:
+        return np.stack([share[:, g].T @ scaled[:, g] for g in range(share.shape[1])])
+    return share.reshape(-1, share.shape[2]).T @ scaled.reshape(-1, scaled.shape[2])
 
 
 def scaled_densities(parameters, density):
     """`Scaled` of log densities (n, G, K)."""
     top_weights, conditionals, _ = parameters
     best = density.max(axis=2, keepdims=True)
-    scaled = np.exp(density - best).reshape(-1, density.shape[2])
-    mixed = (scaled @ conditionals.T).reshape(*density.shape[:2], -1)
+    scaled = np.exp(density - best)
+    mixed = mixed_by(conditionals, scaled)
     with np.errstate(divide="ignore"):
         joint = np.log(top_weights) + np.log(mixed).sum(axis=1)
     # No factor of a joint above -UNDERFLOW has lost digits; a joint far below the best is not seen.
@@ -106,14 +125,14 @@ def posteriors(parameters, density, weight):
     top, seen = joint, joint > 0
     seen[lost] = False
     share = np.divide(top[:, None], mixed, out=np.zeros_like(mixed), where=seen[:, None])
-    flat = share.reshape(len(scaled), -1)
-    lower = (scaled * (flat @ conditionals)).reshape(density.shape)
+    by_position = conditionals.ndim == 3
+    lower = scaled * mixed_by(conditionals.swapaxes(-1, -2), share)
     share *= weight[:, None, None]
-    pairs = conditionals * (flat.T @ scaled)
+    pairs = conditionals * pairs_of(share, scaled, by_position)
     for n in lost:
         both = top[n][None, :, None] * _pairs(parameters, density[n] - best[n])[1]
         lower[n] = both.sum(axis=1)
-        pairs += weight[n] * both.sum(axis=0)
+        pairs += weight[n] * (both if by_position else both.sum(axis=0))
     return Posteriors(evidence + best.sum(axis=(1, 2)), top, lower, pairs)
 
 
@@ -149,7 +168,8 @@ def m_step(statistics, before, variance_floor):
     Without powers the spectra stay, too.
     """
     top, pairs, power, _, weight = statistics
-    mass, rows = pairs.sum(axis=0)[:, None], pairs.sum(axis=1, keepdims=True)
+    mass = pairs.reshape(-1, pairs.shape[-1]).sum(axis=0)[:, None]
+    rows = pairs.sum(axis=-1, keepdims=True)
     conditionals = np.divide(pairs, rows, out=before.conditionals.copy(), where=rows > 0)
     spectra = before.spectra
     if power.ndim:
@@ -158,14 +178,24 @@ def m_step(statistics, before, variance_floor):
     return Parameters(top / weight, conditionals, spectra)
 
 
-def draw(conditionals, n_views, rng):
-    """Draw G lower components for each of n groups with weights (n, K): integers (n, G)."""
-    upto = np.cumsum(conditionals, axis=1)[:, None]
+def draw(parameters, layout, top, n_views, rng):
+    """Draw a group under each of the top components (n,): images (n, G, H, W), lower components (n, G)."""
+    upto = np.cumsum(parameters.conditionals, axis=-1)
+    upto = upto.swapaxes(0, 1)[top] if upto.ndim == 3 else upto[top][:, None]
     height = rng.random((len(upto), n_views, 1)) * upto[..., -1:]
-    return (upto <= height).sum(axis=2)
+    lower = (upto <= height).sum(axis=2)
+    noise = fft.rfft2(rng.standard_normal((*lower.shape, *layout.shape)))
+    deviation = np.sqrt(unfold(parameters.spectra, layout))
+    return fft.irfft2(noise * deviation[lower], s=layout.shape), lower
 
 
-def random_top(flat, density, rows, n_top, rng):
+def flat_weights(top_weights, conditionals):
+    """Weights (K,) of the lower components for one image; by position, their mean over positions."""
+    weights = top_weights @ conditionals
+    return weights.mean(axis=0) if weights.ndim == 2 else weights
+
+
+def random_top(flat, density, rows, n_top, rng, by_position=False):
     """Start each top component halfway between the lower components of one group and those of all.
 
     Parameters
@@ -178,23 +208,27 @@ def random_top(flat, density, rows, n_top, rng):
         The groups to choose from.
     n_top : int
     rng : Generator
+    by_position : bool
+        Each table from the image at its own position of the group.
     """
     chosen = rng.choice(rows, n_top, replace=False)
     with np.errstate(divide="ignore"):
         joint = density(chosen) + np.log(flat.weights)
-    shares = posterior.proba(joint.reshape(-1, joint.shape[2])).reshape(joint.shape).mean(axis=1)
+    shares = posterior.proba(joint.reshape(-1, joint.shape[2])).reshape(joint.shape)
+    shares = shares.swapaxes(0, 1) if by_position else shares.mean(axis=1)
     conditionals = 0.5 * (shares + flat.weights)
     return Parameters(np.full(n_top, 1 / n_top), conditionals, flat.spectra)
 
 
-def given(mapping, n_top, n_components, layout, name):
-    """Check and fold the parameters of a caller or a file."""
+def given(mapping, n_top, n_components, layout, name, n_views=None):
+    """Check and fold the parameters of a caller or a file; of tables by position, `n_views` of them."""
     if not {"top_weights", "conditionals", "spectra"} <= set(mapping):
         raise ValueError(
             f'{name} must hold "top_weights", "conditionals" and "spectra", or the "weights" and '
             f'"spectra" of a mixture of single images; got {sorted(mapping)}.'
         )
-    shapes = {"top_weights": (n_top,), "conditionals": (n_top, n_components)}
+    positions = () if n_views is None else (n_views,)
+    shapes = {"top_weights": (n_top,), "conditionals": (*positions, n_top, n_components)}
     arrays = {}
     for key, shape in shapes.items():
         arrays[key] = values = _checks.parameter(mapping[key], f"{name}[{key!r}]", shape)
@@ -204,7 +238,7 @@ def given(mapping, n_top, n_components, layout, name):
                 f"{name}[{key!r}] must be >= 0 and sum to 1 in every row; got {values.min():g} at "
                 f"least and sums from {total.min():g} to {total.max():g}."
             )
-    weights = arrays["top_weights"] @ arrays["conditionals"]
+    weights = flat_weights(**arrays)
     flat = {"weights": weights / weights.sum(), "spectra": mapping["spectra"]}
     spectra = steps.given(flat, n_components, layout, name).spectra
     return Parameters(arrays["top_weights"], arrays["conditionals"], spectra)
@@ -232,11 +266,23 @@ def densities(X, spectra, layout):
     return of
 
 
+def lower_posteriors(parameters, X, layout, workers):
+    """Posteriors (N, G, K) of the lower components of images in groups (N, G, H, W)."""
+    density = densities(X, parameters.spectra, layout)
+
+    def lower(rows):
+        values = density(rows)
+        return posteriors(parameters, values, np.ones(len(values))).lower
+
+    return workers.fill(lower, np.empty((*X.shape[:2], len(parameters.spectra))))
+
+
 def start(model, P, weight, layout):
     """Parameters from which EM starts on powers (N, G, F), as the model's `init` says."""
     init, n_components = model.init, model.n_components
     if hasattr(init, "keys") and "conditionals" in init:
-        return given(init, model.n_top, n_components, layout, "init")
+        n_views = P.shape[1] if model.by_position else None
+        return given(init, model.n_top, n_components, layout, "init", n_views)
     rng = _checks.generator(model.random_state)
     views, view_weight = P.reshape(-1, P.shape[2]), np.repeat(weight, P.shape[1])
     if not hasattr(init, "keys"):
@@ -246,7 +292,7 @@ def start(model, P, weight, layout):
     def density(groups):
         return log_densities(flat.spectra, P[groups], layout.multiplicity)
 
-    return random_top(flat, density, np.flatnonzero(weight), model.n_top, rng)
+    return random_top(flat, density, np.flatnonzero(weight), model.n_top, rng, model.by_position)
 
 
 def e_steps(P, weight, layout, workers, fixed_spectra):

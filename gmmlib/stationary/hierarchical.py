@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-from scipy import fft
 from sklearn.utils.validation import check_is_fitted
 
 from gmmlib import _checks, _contents, storage
@@ -25,6 +24,9 @@ class HierarchicalGMM(steps.Spectral, Additive, Mixture):
         Lower components K.
     n_top : int
         Top components T.
+    by_position : bool
+        Each position of a group has a table of its own: all groups then have the G images of the fit, and
+        their order counts.  Otherwise one table serves all positions, and a group is a bag of images.
     zero_mean_patches : bool
         The images had their own mean removed: leave out the zero frequency.
     variance_floor : float
@@ -35,19 +37,20 @@ class HierarchicalGMM(steps.Spectral, Additive, Mixture):
     init : "random_from_data" or mapping
         Where EM starts: from randomly chosen images and groups; from a mixture of single images
         ``{"weights": (K,), "spectra": (K, H, W//2 + 1)}`` and randomly chosen groups; or from
-        ``{"top_weights": (T,), "conditionals": (T, K), "spectra": (K, H, W//2 + 1)}``.
+        ``{"top_weights": (T,), "conditionals": (T, K) or (G, T, K), "spectra": (K, H, W//2 + 1)}``.
     max_iter, tol, n_init, random_state, callback, progress, chunk_size
         As in `gmmlib.base.LearnedByEM`.
 
     Attributes
     ----------
     top_weights_ : ndarray, (T,)
-    conditionals_ : ndarray, (T, K)
+    conditionals_ : ndarray, (T, K), or (G, T, K) by position
         Weights of the lower components under each top component.
     spectra_ : ndarray, (K, H, W//2 + 1)
         As those of `ConvolutionalGMM`.
     weights_ : ndarray, (K,)
-        Weights of the lower components for a single image, ``top_weights_ @ conditionals_``.
+        Weights of the lower components for one image, ``top_weights_ @ conditionals_``, which by position
+        is the mean over positions.
     image_shape_ : (int, int)
         H and W.
     n_dimensions_ : int
@@ -61,6 +64,7 @@ class HierarchicalGMM(steps.Spectral, Additive, Mixture):
         n_components=1,
         n_top=1,
         *,
+        by_position=False,
         zero_mean_patches=False,
         variance_floor=1e-6,
         fixed_spectra=False,
@@ -75,6 +79,7 @@ class HierarchicalGMM(steps.Spectral, Additive, Mixture):
     ):
         self.n_components = n_components
         self.n_top = n_top
+        self.by_position = by_position
         self.zero_mean_patches = zero_mean_patches
         self.variance_floor = variance_floor
         self.fixed_spectra = fixed_spectra
@@ -124,7 +129,7 @@ class HierarchicalGMM(steps.Spectral, Additive, Mixture):
         self._set(self._layout, grouped.m_step(statistics, self._parameters, self.variance_floor))
 
     def _scoring(self, X, everything):
-        """How `Mixture` scores groups; G may differ from that of the fit."""
+        """How `Mixture` scores groups; G may differ from that of the fit, unless tables are by position."""
         X = self._data(X)
         parameters = self._parameters
         densities = grouped.densities(X, parameters.spectra, self._layout)
@@ -139,8 +144,9 @@ class HierarchicalGMM(steps.Spectral, Additive, Mixture):
     def n_parameters(self):
         """Free parameters: weights of both layers, and the distinct powers of each spectrum."""
         check_is_fitted(self)
-        n_top, n_components = self.conditionals_.shape
-        return n_top * n_components - 1 + n_components * len(self._layout.bins)
+        n_components = self.conditionals_.shape[-1]
+        free = self.conditionals_.size // n_components * (n_components - 1)
+        return len(self.top_weights_) - 1 + free + n_components * len(self._layout.bins)
 
     def predict_views(self, X):
         """Most probable lower component of each image given its whole group, (N, G)."""
@@ -148,27 +154,19 @@ class HierarchicalGMM(steps.Spectral, Additive, Mixture):
 
     def predict_views_proba(self, X):
         """Posterior of each lower component of each image given its whole group, (N, G, K)."""
-        check_is_fitted(self)
         X = self._data(X)
-        parameters = self._parameters
-        densities = grouped.densities(X, parameters.spectra, self._layout)
-
-        def lower(rows):
-            density = densities(rows)
-            return grouped.posteriors(parameters, density, np.ones(len(density))).lower
-
         with self._workers(X) as workers:
-            return workers.fill(lower, np.empty((*X.shape[:2], len(self.spectra_))))
+            return grouped.lower_posteriors(self._parameters, X, self._layout, workers)
 
-    def sample(self, n_samples=1, random_state=None, n_views=2):
+    def sample(self, n_samples=1, random_state=None, n_views=None):
         """Draw groups.
 
         Parameters
         ----------
         n_samples : int
         random_state : int, Generator, RandomState or None
-        n_views : int
-            Images in each group.
+        n_views : int, optional
+            Images in each group: 2 unless said otherwise; by position always those of the fit.
 
         Returns
         -------
@@ -180,24 +178,18 @@ class HierarchicalGMM(steps.Spectral, Additive, Mixture):
         """
         check_is_fitted(self)
         n_samples = _checks.positive_integer(n_samples, "n_samples")
-        n_views = _checks.positive_integer(n_views, "n_views")
+        n_views = _views(n_views, self.conditionals_)
         rng = _checks.generator(random_state)
         top = rng.choice(len(self.top_weights_), n_samples, p=self.top_weights_)
-        X, lower = self._draw_groups(top, n_views, rng)
+        X, lower = grouped.draw(self._parameters, self._layout, top, n_views, rng)
         return X, top, lower
 
-    def sample_components(self, labels, random_state=None, n_views=2):
+    def sample_components(self, labels, random_state=None, n_views=None):
         """Draw a group from each of the top components `labels`, integers (N,): X (N, n_views, H, W)."""
         check_is_fitted(self)
         labels = _checks.components(labels, len(self.top_weights_))
-        n_views = _checks.positive_integer(n_views, "n_views")
-        return self._draw_groups(labels, n_views, _checks.generator(random_state))[0]
-
-    def _draw_groups(self, top, n_views, rng):
-        """Images and their lower components."""
-        lower = grouped.draw(self.conditionals_[top], n_views, rng)
-        noise = fft.rfft2(rng.standard_normal((*lower.shape, *self.image_shape_)))
-        return fft.irfft2(noise * np.sqrt(self.spectra_)[lower], s=self.image_shape_), lower
+        n_views, rng = _views(n_views, self.conditionals_), _checks.generator(random_state)
+        return grouped.draw(self._parameters, self._layout, labels, n_views, rng)[0]
 
     _array_names = (*LEARNED, "log_likelihoods", "converged", "n_iter", "image_shape")
 
@@ -206,8 +198,9 @@ class HierarchicalGMM(steps.Spectral, Additive, Mixture):
         check_is_fitted(self)
         arrays = {name: np.asarray(getattr(self, f"{name}_")) for name in self._array_names}
         arrays |= {name: arrays[name].astype(int) for name in ("converged", "n_iter")}
-        sides = {"n_top": len(self.top_weights_), "n_components": len(self.spectra_)}
-        return _contents.settings(self, **sides, zero_mean_patches=self._leaves_out()), arrays
+        held = {"n_top": len(self.top_weights_), "n_components": len(self.spectra_)}
+        held |= {"by_position": self.conditionals_.ndim == 3, "zero_mean_patches": self._leaves_out()}
+        return _contents.settings(self, **held), arrays
 
     @classmethod
     def from_arrays(cls, settings, arrays, where):
@@ -215,16 +208,18 @@ class HierarchicalGMM(steps.Spectral, Additive, Mixture):
         model = _contents.model(cls, settings)
         shape = storage.image_shape(arrays["image_shape"], arrays, where)
         layout = fold(shape, zero_frequency=not model.zero_mean_patches)
-        model._set(layout, grouped.given(arrays, model.n_top, model.n_components, layout, where))
+        sides = model.n_top, model.n_components
+        n_views = max([1, *arrays["conditionals"].shape[:1]]) if model.by_position else None
+        model._set(layout, grouped.given(arrays, *sides, layout, where, n_views))
         _contents.whole_plane(arrays["spectra"], model.spectra_, f"{where}['spectra']")
         model.log_likelihoods_, model.converged_, model.n_iter_ = _contents.run(arrays, where)
         return model
 
     @property
     def weights_(self):
-        """Weights of the lower components for a single image, (K,)."""
+        """Weights of the lower components for one image, (K,)."""
         check_is_fitted(self)
-        return self.top_weights_ @ self.conditionals_
+        return grouped.flat_weights(self.top_weights_, self.conditionals_)
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "top_weights_")
@@ -237,13 +232,14 @@ class HierarchicalGMM(steps.Spectral, Additive, Mixture):
     def _check_settings(self):
         _checks.settings(self)
         _checks.positive_integer(self.n_top, "n_top")
+        _checks.truth(self.by_position, "by_position")
         _checks.truth(self.fixed_spectra, "fixed_spectra")
 
     def _data(self, X, reset=False):
         if reset:
             return _groups(X)
         check_is_fitted(self)
-        return _groups(X, self.image_shape_)
+        return _groups(X, self.image_shape_, self.conditionals_)
 
     def _workers(self, X):
         chunk_size = _checks.positive_integer(self.chunk_size, "chunk_size")
@@ -255,7 +251,8 @@ class HierarchicalGMM(steps.Spectral, Additive, Mixture):
         """The learned parameters, folded: what is set by hand counts from then on."""
         learned = {name: getattr(self, f"{name}_") for name in LEARNED}
         sides = len(self.top_weights_), len(self.spectra_)
-        return grouped.given(learned, *sides, self._layout, "the fitted model")
+        n_views = len(self.conditionals_) if self.conditionals_.ndim == 3 else None
+        return grouped.given(learned, *sides, self._layout, "the fitted model", n_views)
 
     def _set(self, layout, parameters):
         self.image_shape_ = layout.shape
@@ -265,8 +262,17 @@ class HierarchicalGMM(steps.Spectral, Additive, Mixture):
         self.spectra_ = unfold(parameters.spectra, layout)
 
 
-def _groups(X, shape=None):
-    """Return checked groups of images (N, G, H, W)."""
+def _views(n_views, conditionals):
+    """How many images a drawn group has: as asked, or as there are tables by position."""
+    held = len(conditionals) if conditionals.ndim == 3 else None
+    n_views = _checks.positive_integer((held or 2) if n_views is None else n_views, "n_views")
+    if held not in (None, n_views):
+        raise ValueError(f"n_views must be {held}, the positions of the fit, or left out; got {n_views}.")
+    return n_views
+
+
+def _groups(X, shape=None, conditionals=None):
+    """Return checked groups of images (N, G, H, W), with one image per table by position."""
     X = _checks.array(X, "X")
     if X.ndim != 4:
         raise ValueError(
@@ -274,4 +280,9 @@ def _groups(X, shape=None):
             "Single images (N, H, W) are groups of one: X[:, None]."
         )
     _checks.images(X.reshape(X.shape[0] * X.shape[1], *X.shape[2:]), shape=shape)
+    if conditionals is not None and conditionals.ndim == 3 and len(conditionals) != X.shape[1]:
+        raise ValueError(
+            f"X must hold groups of {len(conditionals)} images, one per position of the fit; got "
+            f"{X.shape[1]}. Pass whole groups, or fit with by_position=False."
+        )
     return X
