@@ -14,8 +14,8 @@ I is largest, log K nats, where components are equally common and every image be
 .. math:: G_{nk} = \frac{\partial I}{\partial l_{nk}}
           = \frac{r_{nk}}N \Big[ t_{nk} - \sum_j r_{nj} t_{nj} \Big] ,
 
-and what follows from G is as in `gmmlib.stationary.conditional`.  The mean posterior depends on all images, so
-their posteriors (N, K) are held at once.
+and what follows from G is as in `gmmlib.stationary.conditional`.  The mean posterior depends on all images,
+so their posteriors (N, K) are held at once.
 
 References
 ----------
@@ -33,7 +33,13 @@ from gmmlib.stationary.steps import Parameters
 
 
 def information(resp):
-    """Mutual information of image and component, nats, of posteriors (N, K), and its gradient (N, K) by log joints."""
+    """Mutual information of image and component, nats, and its gradient (N, K) by log joints.
+
+    Parameters
+    ----------
+    resp : ndarray, (N, K)
+        Posteriors; rows sum to 1.
+    """
     mean = resp.mean(axis=0)
     terms = xlogy(resp, resp) - xlogy(resp, mean)
     of_image = terms.sum(axis=1)
