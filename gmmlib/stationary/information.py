@@ -1,33 +1,37 @@
-r"""Convolutional mixtures whose components tell as much about images as they can: regularised information.
+r"""Convolutional mixtures whose components are to tell as much about images as they can.
 
-Filters are measured by that of the mean power :math:`s_0` of all images, :math:`u_k(f) = s_0(f) / s_k(f)`, as
-in `gmmlib.stationary.conditional`.  No class is known; the objective is the mutual information of image and
-component under the posteriors r, with the same prior, which keeps filters near the common one:
+The objective is the mean log-likelihood plus a multiple of the mutual information of image and component
+under the posteriors r, over logits of the weights and log spectra theta:
 
-.. math:: J = I - \frac\alpha2 \sum_{kf} w(f)\, [u_k(f) - 1]^2 , \qquad
+.. math:: J = \frac1N \sum_n \log p(x_n) + \lambda I , \qquad
           I = H(\bar r) - \frac1N \sum_n H(r_n) = \frac1N \sum_{nk} r_{nk} \log \frac{r_{nk}}{\bar r_k} ,
           \quad \bar r_k = \frac1N \sum_n r_{nk} .
 
-I is largest, log K nats, where components are equally common and every image belongs to one of them.  With
-:math:`t_{nk} = \log(r_{nk} / \bar r_k)` a log joint counts by
+I is largest, log K nats, where components are equally common and every image belongs to one of them; the
+likelihood is what regularises it.  With :math:`t_{nk} = \log(r_{nk} / \bar r_k)` a log joint counts by
 
-.. math:: G_{nk} = \frac{\partial I}{\partial l_{nk}}
-          = \frac{r_{nk}}N \Big[ t_{nk} - \sum_j r_{nj} t_{nj} \Big] ,
+.. math:: G_{nk} = \frac{\partial J}{\partial l_{nk}}
+          = \frac{r_{nk}}N \Big( 1 + \lambda \Big[ t_{nk} - \sum_j r_{nj} t_{nj} \Big] \Big) ,
 
-and what follows from G is as in `gmmlib.stationary.conditional`.  The mean posterior depends on all images,
-so their posteriors (N, K) are held at once.
+and since log joints are linear in the powers P,
+
+.. math:: \frac{\partial J}{\partial \theta_{kf}}
+          = \frac{w(f)}2 \Big[ (G^\top P)_{kf} e^{-\theta_{kf}} - \sum_n G_{nk} \Big] .
+
+The mean posterior depends on all images, so their posteriors (N, K) are held at once.
 
 References
 ----------
-Krause, Perona and Gomes (2010), NIPS 23, 775-783.
+Krause, Perona and Gomes (2010), NIPS 23, 775-783, who regularise I by the size of a classifier's weights.
 """
 
 import numpy as np
+from scipy.optimize import minimize
 from scipy.special import log_softmax, xlogy
 
 from gmmlib import _checks, posterior
 from gmmlib.spectrum import fold, powers, unfold
-from gmmlib.stationary import conditional, steps
+from gmmlib.stationary import steps
 from gmmlib.stationary.convolutional import ConvolutionalGMM
 from gmmlib.stationary.steps import Parameters
 
@@ -46,45 +50,43 @@ def information(resp):
     return of_image.mean(), (terms - resp * of_image[:, None]) / len(resp)
 
 
-def objective(logits, filters, P, multiplicity, common, shrinkage):
-    """J, and its gradients by the logits (K,) of the weights and by the relative filters (K, F).
+def objective(logits, log_spectra, P, multiplicity, strength):
+    """J, and its gradients by the logits (K,) of the weights and by the log spectra (K, F).
 
     Parameters
     ----------
     logits : ndarray, (K,)
-    filters : ndarray, (K, F)
-        The mean power over each component's.
+    log_spectra : ndarray, (K, F)
     P : ndarray, (N, F)
         Powers of the images, squared grey levels.
-    multiplicity, common : ndarray, (F,)
-        How often each power stands in the full plane, and the mean power of all images.
-    shrinkage : float
-        Strength alpha of the prior, nats per image.
+    multiplicity : ndarray, (F,)
+        How often each power stands in the full plane.
+    strength : float
+        Lambda, in nats of likelihood per nat of information.
     """
     weights = np.exp(log_softmax(logits))
-    joint = steps.log_joint(Parameters(weights, common / filters), P, multiplicity)
-    value, G = information(posterior.proba(joint))
-    mass, power = G.sum(axis=0), G.T @ P
-    by_filters = 0.5 * multiplicity * (mass[:, None] / filters - power / common)
-    excess = filters - 1
-    penalty = 0.5 * shrinkage * (excess**2 @ multiplicity).sum()
-    by_logits = mass - weights * mass.sum()
-    return value - penalty, by_logits, by_filters - shrinkage * multiplicity * excess
+    joint = steps.log_joint(Parameters(weights, np.exp(log_spectra)), P, multiplicity)
+    resp = posterior.proba(joint)
+    known, G = information(resp)
+    G = resp / len(P) + strength * G
+    mass = G.sum(axis=0)
+    by_spectra = 0.5 * multiplicity * ((G.T @ P) * np.exp(-log_spectra) - mass[:, None])
+    value = posterior.evidence(joint).mean() + strength * known
+    return value, mass - weights * mass.sum(), by_spectra
 
 
-def inform(mixture, X, *, shrinkage=1e-3, temperature=10.0, max_iter=60):
+def inform(mixture, X, *, strength=100.0, max_iter=25):
     """Climb J by L-BFGS from a fitted mixture.
 
     Parameters
     ----------
     mixture : ConvolutionalGMM
-        Fitted, with a floor of the variances above 0, which is kept; it is left as it is.
+        Fitted, of images with a mean and with a floor of the variances above 0, which is kept; it is left
+        as it is.
     X : array-like, (N, H, W)
         Images of the size that it was fitted to.
-    shrinkage : float
-        Strength alpha of the prior, nats per image.
-    temperature : float
-        What the log-odds of the mixture are divided by before the climb (`conditional.tempered`).
+    strength : float
+        Lambda, in nats of likelihood per nat of information.
     max_iter : int
         L-BFGS iterations at most.
 
@@ -101,22 +103,40 @@ def inform(mixture, X, *, shrinkage=1e-3, temperature=10.0, max_iter=60):
         If an argument cannot be used.
     """
     floor = _checks.positive(mixture.variance_floor, "variance_floor")
-    _checks.non_negative(shrinkage, "shrinkage")
-    _checks.positive(temperature, "temperature")
+    _checks.non_negative(strength, "strength")
     _checks.positive_integer(max_iter, "max_iter")
     X = _checks.images(X, "X", mixture.image_shape_)
     layout = fold(mixture.image_shape_)
-    start = steps.given(mixture.learned(), len(mixture.weights_), layout, "mixture")
-    P = powers(X, layout)
-    common, w = np.maximum(P.mean(axis=0), floor), layout.multiplicity
-    logits, filters, trace = conditional.maximise(
-        *conditional.tempered(start, common, w, temperature),
-        lambda *where: objective(*where, P, w, common, shrinkage),
-        common / floor,
-        max_iter,
+    P, n_components = powers(X, layout), len(mixture.weights_)
+    start = steps.given(mixture.learned(), n_components, layout, "mixture")
+
+    def unpack(vector):
+        return vector[:n_components], vector[n_components:].reshape(n_components, -1)
+
+    def downhill(vector):
+        value, by_logits, by_spectra = objective(*unpack(vector), P, layout.multiplicity, strength)
+        return -value, -np.concatenate([by_logits, by_spectra.ravel()])
+
+    def after_iteration(intermediate_result):
+        trace.append(-float(intermediate_result.fun))
+
+    # A weight of 0 has no logit.
+    vector = np.log(np.concatenate([np.maximum(start.weights, 1e-12), start.spectra.ravel()]))
+    trace = [-float(downhill(vector)[0])]
+    lowest = np.full(vector.size, np.log(floor))
+    lowest[:n_components] = -np.inf
+    result = minimize(
+        downhill,
+        vector,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=np.stack([lowest, np.full(vector.size, np.inf)], axis=1),
+        callback=after_iteration,
+        options={"maxiter": max_iter},
     )
-    found = conditional.mixture_of(logits, filters, common)
-    informed = ConvolutionalGMM(len(logits), variance_floor=floor)
-    informed.weights_, informed.spectra_ = found.weights, unfold(found.spectra, layout)
+    logits, log_spectra = unpack(result.x)
+    informed = ConvolutionalGMM(n_components, variance_floor=floor)
+    informed.weights_ = np.exp(log_softmax(logits))
+    informed.spectra_ = unfold(np.exp(log_spectra), layout)
     informed.image_shape_, informed.n_dimensions_ = layout.shape, layout.dimension
-    return informed, trace
+    return informed, np.array(trace)
