@@ -116,7 +116,7 @@ def curves(x, lines, xlabel, ylabel, *, marker=None, xscale="linear"):
     return figure
 
 
-def trade_offs(runs, xlabels, ylabel):
+def trade_offs(runs, xlabels, ylabel, errors=None):
     """Draw one quantity against several others, a panel each, with a line through the runs of a name.
 
     Parameters
@@ -125,6 +125,8 @@ def trade_offs(runs, xlabels, ylabel):
         The P abscissas of R runs and, last, their ordinate; a line is left out where it is NaN.
     xlabels : sequence of str, (P,)
     ylabel : str
+    errors : dict of str to array-like, (R,), optional
+        Half lengths of the error bars of the ordinates, for each of the names.
     """
     with style():
         figure, panels = plt.subplots(1, len(xlabels), figsize=(7.2, 3.4), sharey=True)
@@ -133,7 +135,8 @@ def trade_offs(runs, xlabels, ylabel):
             look = {"ls": ["-", "--", ":", "-."][number % 4], "marker": "osD^v"[number % 5]}
             look["color"] = plt.rcParams["axes.prop_cycle"].by_key()["color"][number]
             for axes, x in zip(panels, abscissas, strict=True):
-                axes.plot(x, ordinate, label=name, **look)
+                bars = None if errors is None else errors[name]
+                axes.errorbar(x, ordinate, bars, label=name, capsize=2, elinewidth=0.8, **look)
         for axes, xlabel in zip(panels, xlabels, strict=True):
             axes.set_xlabel(xlabel)
         panels[0].set_ylabel(ylabel)
