@@ -111,11 +111,11 @@ class HierarchicalGMM(steps.Spectral, Additive, Mixture):
         X = self._data(X)
         weight = _checks.sample_weight(sample_weight, len(X))
         parameters, layout = self._parameters, self._layout
-        densities = grouped.densities(X, parameters.spectra, layout)
 
         def of(rows):
-            powers = None if self.fixed_spectra else grouped.powers_of_groups(X[rows], layout)
-            return grouped.e_step(parameters, densities(rows), powers, weight[rows])
+            P = grouped.powers_of_groups(X[rows], layout)
+            density = grouped.log_densities(parameters.spectra, P, layout.multiplicity)
+            return grouped.e_step(parameters, density, None if self.fixed_spectra else P, weight[rows])
 
         with self._workers(X) as workers:
             return workers.sum(of, len(X))
