@@ -46,7 +46,7 @@ def contingency(labels, classes, n_components=None, n_classes=None):
 
 
 def purity(table):
-    """Share of the samples that belong to the commonest class of their component.
+    """Share of the samples that belong to the most common class of their component.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def purity(table):
     Returns
     -------
     float
-        Between the share of the commonest class and 1.
+        Between the share of the most common class and 1.
 
     Raises
     ------
