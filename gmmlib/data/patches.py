@@ -34,8 +34,7 @@ def sample_patches(images, side, count, rng, min_std=0.0):
     Raises
     ------
     ValueError
-        If an argument is out of range, a patch is larger than an image, or (almost) no patch
-        reaches `min_std`.
+        Also if (almost) no patch reaches `min_std`.
     """
     side = _checks.positive_integer(side, "side")
     count = _checks.positive_integer(count, "count")
