@@ -22,8 +22,6 @@ folded
     The models compute in this layout.
 
 A `shape` is the height H and width W of images, in pixels.
-
-A `shape` is the height H and width W of images, in pixels.
 """
 
 from typing import NamedTuple
@@ -75,7 +73,7 @@ def fold(shape, zero_frequency=True):
 
 
 def powers(images, layout):
-    """Powers ``|z(f)|^2`` (N, F) of images (N, H, W), in squared grey levels, by the `Fold` of their shape."""
+    """Powers ``|z(f)|^2`` (N, F) of images (N, H, W), squared grey levels, by the `Fold` of their shape."""
     z = fft.rfft2(np.asarray(images, dtype=np.float64), norm="ortho").reshape(len(images), -1)
     z = z[:, layout.bins]
     return z.real**2 + z.imag**2

@@ -1,8 +1,4 @@
-"""The EM loop and its trace; it knows no model.
-
-Statistics and parameters pass through as they are; how statistics add up is the matter of
-`gmmlib.em.workers`.
-"""
+"""The EM loop and its trace; it knows no model: statistics and parameters pass through as they are."""
 
 from typing import NamedTuple
 
@@ -69,11 +65,12 @@ def em(
     progress=False,
     pruned=lambda: False,
 ):
-    """Alternate E- and M-steps.
+    """Alternate E- and M-steps: the parameters whose log-likelihood is the last of the `Trace`, and this.
 
-    Ctrl-C takes effect after the next E-step, when parameters and trace belong together: the run ends, and
-    `Trace.pass_on_interrupt` raises KeyboardInterrupt as soon as the caller has kept them.  A second Ctrl-C
-    raises at once.
+    FloatingPointError if the log-likelihood is not finite; ConvergenceWarning if `max_iter` ended a run that
+    `tol` was to end, or the log-likelihood fell by more than rounding.  Ctrl-C takes effect after the next
+    E-step, when parameters and trace belong together: the run ends, and `Trace.pass_on_interrupt` raises
+    KeyboardInterrupt as soon as the caller has kept them.  A second Ctrl-C raises at once.
 
     Parameters
     ----------
@@ -91,30 +88,13 @@ def em(
     algorithm : Algorithm, optional
         Made ready before each E-step, which applies it.
     callback : callable, optional
-        Called as ``callback(parameters, log_likelihoods)`` at the start and after each iteration;
-        a true result stops the run.
+        ``callback(parameters, log_likelihoods)`` at the start and after each iteration; a true result stops.
     save : callable, optional
-        Called as ``save(statistics, log_likelihoods)`` before each M-step, with what a `Saved` needs.
+        ``save(statistics, log_likelihoods)`` before each M-step, with what a `Saved` needs.
     progress : bool
         Show a progress bar on standard error.
     pruned : callable, optional
         Whether the last M-step removed components: then no climb is promised.
-
-    Returns
-    -------
-    parameters : object
-        Those whose log-likelihood is the last of the trace.
-    trace : Trace
-
-    Raises
-    ------
-    FloatingPointError
-        If the log-likelihood is not finite.
-
-    Warns
-    -----
-    ConvergenceWarning
-        If `max_iter` ended a run that `tol` was to end, or the log-likelihood fell by more than rounding.
     """
     earlier = isinstance(start, Saved)
     parameters = m_step(start.statistics) if earlier else start

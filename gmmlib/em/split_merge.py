@@ -2,8 +2,8 @@ r"""Split-and-merge EM: leave a local optimum by making one component of two and
 
 EM keeps as many components in a region as started there.  A *move* merges components i and j and splits
 component k in two, so that their number stays; a few EM steps follow, and the move is kept only if the
-log-likelihood is higher than before it (Ueda, Nakano, Ghahramani and Hinton 2000).  So the objective never
-falls, whatever the moves.
+log-likelihood is higher than before it, so the objective never falls (Ueda, Nakano, Ghahramani and Hinton
+2000, Neural Computation 12, 2109-2128).
 
 Moves are tried by the gain they promise, the gain of the split less the loss of the merger:
 
@@ -43,14 +43,14 @@ class Trace(NamedTuple):
 
 
 def improve(model, X, sample_weight=None, *, n_moves=10, n_steps=5, random_state=None, callback=None):
-    """Try moves on a fitted mixture.
+    """Try moves on a fitted mixture, which is left as it is.
 
     Parameters
     ----------
     model : ConvolutionalGMM or FullGMM
-        Fitted; it is left as it is.  `FullGMM` must have free means and `min_weight=None`.  Any mixture will
-        do whose moments are averages of those of its components, that has the setting `algorithm`, and
-        the methods ``learned`` and ``log_determinants``.
+        `FullGMM` must have free means and `min_weight=None`.  Any mixture will do whose moments are averages
+        of those of its components, that has the setting `algorithm`, and the methods ``learned`` and
+        ``log_determinants``; ValueError otherwise.
     X : array-like, (N, H, W) or (N, D)
         The data it was fitted to.
     sample_weight : array-like, (N,), optional
@@ -69,15 +69,6 @@ def improve(model, X, sample_weight=None, *, n_moves=10, n_steps=5, random_state
     model : ConvolutionalGMM or FullGMM
         A new one, fitted; its trace is that of the last move kept.
     trace : Trace
-
-    Raises
-    ------
-    ValueError
-        If the model cannot be moved or an argument cannot be used.
-
-    References
-    ----------
-    Ueda, Nakano, Ghahramani and Hinton (2000), Neural Computation 12, 2109-2128.
     """
     _check_model(model)
     n_moves = _checks.positive_integer(n_moves, "n_moves")
@@ -136,10 +127,7 @@ def promising(model, X, weight, rng):
 
 
 def split(model, X, share, density, rng):
-    """The two halves of a component, the nats they gain, and the rows looked at.
-
-    `share` (N,) holds its posteriors times row weights, `density` (N,) its log densities.
-    """
+    """The two halves of a component of posteriors times weights `share` (N,), their gain, the rows used."""
     rows = np.flatnonzero(share > SEEN)
     if len(rows) < 2:
         return None, -np.inf, 0
