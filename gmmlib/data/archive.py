@@ -14,13 +14,11 @@ class ArchiveError(Exception):
 
 
 def members(path, chosen, largest):
-    """Yield (name, bytes) of the regular files whose names are in `chosen`.
+    """Yield (name, bytes) of the regular files of at most `largest` bytes whose names are in `chosen`.
 
-    Links, devices, files of more than `largest` bytes and all other names are passed over. Nothing is
-    written, so a member's name never becomes a path. Memory holds one member, whatever the headers say:
-    Python's own reader (and with it pooch's Untar) keeps every header, and believes those that announce
-    long names, attributes or maps of holes. Here these are members like others; the names that are looked
-    for fit into a plain header.
+    Nothing is written, so a name never becomes a path. Memory holds one member: Python's own reader (and with
+    it pooch's Untar) keeps every header, and believes those that announce long names, attributes or maps of
+    holes. Here these are members like others; the names that are looked for fit into a plain header.
     """
     with open(path, "rb") as file:
         begins = file.read(16)

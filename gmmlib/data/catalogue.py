@@ -61,13 +61,14 @@ def _pins(name):
 
 
 _MNIST = _pins("mnist.sha256")  # of the files as the mirrors serve them, *.gz, and of their content
+_GZIPPED = {name: digest for name, digest in _MNIST.items() if name.endswith(".gz")}
 
 DATASETS = {
     "mnist": Dataset(
         title="MNIST",
         folder="mnist",
-        files={name: _MNIST[name.removesuffix(".gz")] for name in _MNIST if name.endswith(".gz")},
-        containers={name: _MNIST[name] for name in _MNIST if name.endswith(".gz")},
+        files={name: _MNIST[name.removesuffix(".gz")] for name in _GZIPPED},
+        containers=_GZIPPED,
         mirrors=(
             Mirror("https://ossci-datasets.s3.amazonaws.com/mnist/"),
             Mirror("https://storage.googleapis.com/cvdf-datasets/mnist/"),
@@ -93,13 +94,7 @@ DATASETS = {
 
 
 def named_folder():
-    """The folder that the user names in GMMLIB_DATA, or None.
-
-    Raises
-    ------
-    DatasetError
-        If it is not a folder.
-    """
+    """The folder that the user names in GMMLIB_DATA, or None; DatasetError if it is not a folder."""
     value = os.environ.get(VARIABLE)
     if not value:
         return None
@@ -125,10 +120,7 @@ def place(root):
 def locate(dataset):
     """Find the folder that holds a whole data set, or None if it has to be downloaded.
 
-    Raises
-    ------
-    DatasetError
-        If GMMLIB_DATA lacks a file (nothing else is searched then), or if a folder cannot be searched.
+    DatasetError if GMMLIB_DATA lacks a file (nothing else is searched then), or a folder cannot be searched.
     """
     named = named_folder()
     if named is None:
@@ -144,13 +136,7 @@ def locate(dataset):
 
 
 def absent(dataset, root):
-    """Names of the files of a data set that `root` lacks, sorted.
-
-    Raises
-    ------
-    DatasetError
-        If a folder cannot be searched, for lack of permission, say.
-    """
+    """Names of the files of a data set that `root` lacks, sorted; DatasetError if it cannot be searched."""
     return [name for name in sorted(dataset.files) if not is_file(root / dataset.folder / name)]
 
 
@@ -170,13 +156,7 @@ def _mode(path):
 
 
 def read(dataset, root, name):
-    """Content of one file of a data set, verified.
-
-    Raises
-    ------
-    DatasetError
-        If the content is not the pinned one, or cannot be read.
-    """
+    """Content of one file of a data set; DatasetError if it is not the pinned one, or cannot be read."""
     path = root / dataset.folder / name
     try:
         return verified(_content(path), dataset.files[name])
@@ -221,8 +201,6 @@ def reason(error):
 
 
 def is_of_the_system(error):
-    """Whether an error is the machine's (rights, open files, a failing disk), and no matter of content.
-
-    Readers of damaged files raise OSError too, without a number, or jump to where no file can be (EINVAL).
-    """
+    """Whether an error is the machine's (rights, open files, a failing disk), and no matter of content."""
+    # Readers of damaged files raise OSError too, without a number, or jump to where no file can be (EINVAL).
     return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)
