@@ -1,6 +1,7 @@
 """Chosen files out of a tgz archive that is not trusted."""
 
 import gzip
+import itertools
 import tarfile
 import zlib
 
@@ -32,7 +33,12 @@ def members(path, chosen, largest):
 
 
 def _chosen(file, chosen, largest):
-    for count, info in enumerate(_headers(file), 1):
+    for count in itertools.count(1):
+        block = file.read(tarfile.BLOCKSIZE)
+        try:
+            info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        except (tarfile.EOFHeaderError, tarfile.EmptyHeaderError):
+            return
         end = file.tell() + info.size
         if info.size < 0:
             raise ArchiveError(f"an archive with a member of {info.size} bytes")
@@ -46,12 +52,3 @@ def _chosen(file, chosen, largest):
         if file.seek(end) < end:
             raise ArchiveError("an archive that was cut short")
         file.seek(end + -end % tarfile.BLOCKSIZE)
-
-
-def _headers(file):
-    """The blocks that begin members; the caller moves the file behind each member."""
-    while block := file.read(tarfile.BLOCKSIZE):
-        try:
-            yield tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-        except tarfile.EOFHeaderError:
-            return

@@ -45,8 +45,6 @@ class Mirror(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """One data set: what its files are and how to come by them."""
-
     title: str
     folder: str  # below the data folder
     files: Mapping[str, str]  # path below `folder` -> sha256 of the content
@@ -123,16 +121,16 @@ def locate(dataset):
     DatasetError if GMMLIB_DATA lacks a file (nothing else is searched then), or a folder cannot be searched.
     """
     named = named_folder()
-    if named is None:
-        return None if absent(dataset, cache_folder()) else cache_folder()
-    if missing := absent(dataset, named):
+    root = named or cache_folder()
+    missing = absent(dataset, root)
+    if missing and named:
         shown = ", ".join(f"{dataset.folder}/{name}" for name in missing[:3])
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise DatasetError(
             f"{VARIABLE}={named} lacks {len(missing)} of the {len(dataset.files)} files of {dataset.title}: "
             f"{shown}{more}; add them, or unset {VARIABLE} to download the data"
         )
-    return named
+    return None if missing else root
 
 
 def absent(dataset, root):
@@ -159,23 +157,16 @@ def read(dataset, root, name):
     """Content of one file of a data set; DatasetError if it is not the pinned one, or cannot be read."""
     path = root / dataset.folder / name
     try:
-        return verified(_content(path), dataset.files[name])
-    except (OSError, MemoryError) as error:
-        raise unreadable(path, error) from error
-    except WrongContentError as error:
-        raise DatasetError(
-            f"{path} is not the {dataset.title} file: {error}; remove it and get it again"
-        ) from error
-
-
-def _content(path):
-    """Bytes of a file, decompressed if its name ends in .gz."""
-    try:
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
             # What is longer than the limit is cut, and its digest wrong: a gzip bomb does no harm.
-            return file.read(LARGEST)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise WrongContentError(f"it is damaged: {error}") from error
+            return verified(file.read(LARGEST), dataset.files[name])
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:  # before OSError, which the first of them is
+        wrong = f"it is damaged: {error}"
+    except WrongContentError as error:
+        wrong = str(error)
+    except (OSError, MemoryError) as error:
+        raise unreadable(path, error) from error
+    raise DatasetError(f"{path} is not the {dataset.title} file: {wrong}; remove it and get it again")
 
 
 def verified(data, expected):

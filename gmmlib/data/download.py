@@ -38,7 +38,11 @@ def download(dataset, root):
             return
         with tempfile.TemporaryDirectory(dir=root, prefix=STAGE, ignore_cleanup_errors=True) as stage:
             _fill(dataset, Path(stage), missing)
-            _put_in_place(Path(stage), root / dataset.folder, missing)
+            for name in missing:
+                target = root / dataset.folder / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if not target.exists():  # what has come to be there meanwhile stays
+                    os.replace(Path(stage) / name, target)
     except (OSError, MemoryError) as error:
         raise DatasetError(
             f"{dataset.title} cannot be stored in {root}: {catalogue.reason(error)}; make room or allow "
@@ -54,22 +58,16 @@ def _sweep(root):
                 shutil.rmtree(old, ignore_errors=True)
 
 
-def _put_in_place(stage, final, missing):
-    """Rename file by file; what has come to be there meanwhile stays."""
-    for name in missing:
-        target = final / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if not target.exists():
-            os.replace(stage / name, target)
-
-
 def _fill(dataset, stage, missing):
     """Bring the missing files into `stage` from the first mirror that has them right."""
     reasons = []
     for mirror in dataset.mirrors:
-        bring = _from_folder if mirror.inside is None else _from_archive
         try:
-            return bring(dataset, mirror, stage, missing)
+            if mirror.inside is not None:
+                return _from_archive(dataset, mirror, stage, missing)
+            for name in missing:  # what an earlier mirror brought is kept
+                _get(mirror.url + name, stage / name, dataset.containers[name], catalogue.LARGEST)
+            return
         except (OSError, ValueError, MirrorError) as error:  # a header can be nonsense
             if catalogue.is_of_the_system(error):
                 raise
@@ -79,12 +77,6 @@ def _fill(dataset, stage, missing):
         f"Try again later, or set {catalogue.VARIABLE} to a folder that holds {dataset.folder}/ "
         f'({min(dataset.files)}, ...), or use scale="sample", which needs no download.'
     )
-
-
-def _from_folder(dataset, mirror, stage, missing):
-    """Fetch file after file; what an earlier mirror brought is kept."""
-    for name in missing:
-        _get(mirror.url + name, stage / name, dataset.containers[name], catalogue.LARGEST)
 
 
 def _from_archive(dataset, mirror, stage, missing):
@@ -114,7 +106,8 @@ def _get(url, path, digest, limit):
         chunk_size=2**16,
         timeout=TIMEOUTS,
         headers={"Accept-Encoding": "identity"},  # a gzip file must arrive as it lies on the server
-        hooks={"response": _close_redirect},
+        # What comes beside a redirect is left unread: requests would keep all of it in memory.
+        hooks={"response": lambda answer, **_: answer.close() if answer.is_redirect else None},
     )
 
     def bounded(url, path, puller):
@@ -130,12 +123,6 @@ def _pooch():
     with extra("data"):
         import pooch
     return pooch
-
-
-def _close_redirect(response, **_):
-    """Leave unread what comes beside a redirect: requests would keep all of it in memory."""
-    if response.is_redirect:
-        response.close()
 
 
 class _Bounded:
