@@ -1,10 +1,9 @@
 """Circulant covariances on the torus, and the Fourier convention used everywhere.
 
-A stationary Gaussian on an H x W torus has a block-circulant covariance, which the
-two-dimensional Fourier basis diagonalises.  With the unitary transform
-``z = rfft2(x, norm="ortho")`` its eigenvalue at frequency f is the spectrum
-``s(f) = E|z(f)|^2``, in squared grey levels, and the exact density of a zero-mean
-image of D = H W pixels, in nats per image, is
+A stationary Gaussian on an H x W torus has a block-circulant covariance, which the two-dimensional Fourier
+basis diagonalises.  With the unitary transform ``z = rfft2(x, norm="ortho")`` its eigenvalue at frequency f
+is the spectrum ``s(f) = E|z(f)|^2``, in squared grey levels, and the exact density of a zero-mean image of
+D = H W pixels, in nats per image, is
 
 .. math:: \\log N(x; s) = -\\tfrac12 \\sum_f w(f)
           \\Big[\\log 2\\pi s(f) + \\frac{|z(f)|^2}{s(f)}\\Big].
@@ -80,10 +79,7 @@ def powers(images, layout):
 
 
 def unfold(values, layout, left_out=0.0):
-    """Spread folded values (..., F) over the half plane (..., H, W//2 + 1).
-
-    `left_out` fills the zero frequency where the fold has none.
-    """
+    """Spread folded values (..., F) over the half plane (..., H, W//2 + 1); f = 0 may be `left_out`."""
     height, width = layout.shape
     spread = np.where(layout.where >= 0, values[..., layout.where], left_out)
     return spread.reshape(*values.shape[:-1], height, width // 2 + 1)
@@ -103,10 +99,7 @@ def full_plane(half, shape):
 
 
 def autocovariance(spectrum, shape):
-    """Turn half-plane spectra (..., H, W//2 + 1) into autocovariances (..., H, W).
-
-    The entry at displacement (0, 0) is the variance of a pixel, in squared grey levels.
-    """
+    """Turn half-plane spectra (..., H, W//2 + 1) into autocovariances (..., H, W), in squared grey levels."""
     return fft.irfft2(spectrum, s=shape)
 
 

@@ -68,11 +68,7 @@ class Availability(NamedTuple):
 def load_mnist(split, scale="paper"):
     """Load handwritten digits and their classes.
 
-    Parameters
-    ----------
-    split : {"train", "test"}
-        60,000 and 10,000 digits at paper scale, 4,000 and 1,000 at sample scale.
-    scale : {"paper", "sample"}
+    The `split` is "train" or "test": 60,000 and 10,000 digits at paper scale, 4,000 and 1,000 at "sample".
 
     Returns
     -------
@@ -96,17 +92,14 @@ def load_mnist(split, scale="paper"):
 def load_bsds(split, scale="paper"):
     """Load grey photographs.
 
-    Parameters
-    ----------
-    split : {"train", "val", "test"}
-        200, 100 and 200 photographs at paper scale, 6, 2 and 3 at sample scale.
-    scale : {"paper", "sample"}
+    The `split` is "train", "val" or "test": 200, 100 and 200 photographs at paper scale, 321 x 481 or
+    481 x 321 pixels, and 6, 2 and 3 at sample scale.
 
     Returns
     -------
     list of ndarray, (H, W)
         Luma, (0.299 R + 0.587 G + 0.114 B) / 255, in [0, 1], not rounded to 8 bits; in the order of
-        the file names, compared as text. At paper scale 321 x 481 or 481 x 321 pixels.
+        the file names, compared as text.
     """
     _check("split", split, BSDS_SPLITS)
     _check("scale", scale, SCALES)

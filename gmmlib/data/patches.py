@@ -15,14 +15,12 @@ def sample_patches(images, side, count, rng, min_std=0.0):
     ----------
     images : sequence of ndarray, (height, width)
         Grey levels; sizes may differ.
-    side : int
-        Patch height and width, in pixels.
-    count : int
-        Patches to keep.
+    side, count : int
+        Patch height and width, in pixels, and patches to keep.
     rng : Generator or int
-        Where the randomness comes from.
     min_std : float
-        Patches whose standard deviation is below it are drawn again, in grey levels.
+        Patches whose standard deviation is below it are drawn again, in grey levels; ValueError if that are
+        almost all.
 
     Returns
     -------
@@ -30,11 +28,6 @@ def sample_patches(images, side, count, rng, min_std=0.0):
         Float64, as they are in the images: see `remove_mean`.
     kept : float
         Fraction of the draws whose standard deviation reached `min_std`.
-
-    Raises
-    ------
-    ValueError
-        Also if (almost) no patch reaches `min_std`.
     """
     side = _checks.positive_integer(side, "side")
     count = _checks.positive_integer(count, "count")
@@ -50,11 +43,9 @@ def sample_patches(images, side, count, rng, min_std=0.0):
     while accepted < count:
         batch = _gather(windows, ends, rng.integers(ends[-1], size=DRAWS_AT_ONCE))
         good = np.flatnonzero(batch.std(axis=(1, 2)) >= min_std)
-        if len(good) > count - accepted:
-            good = good[: count - accepted]
-            drawn += good[-1] + 1  # draws after the last one needed do not count
-        else:
-            drawn += len(batch)
+        enough = len(good) > count - accepted
+        good = good[: count - accepted]
+        drawn += good[-1] + 1 if enough else len(batch)  # draws after the last one needed do not count
         patches[accepted : accepted + len(good)] = batch[good]
         accepted += len(good)
         if accepted < count and accepted * 1000 < drawn:

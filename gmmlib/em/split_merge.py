@@ -15,10 +15,9 @@ Moves are tried by the gain they promise, the gain of the split less the loss of
   .. math:: \tfrac12 \big[ m_i \log \tfrac{|\Sigma|}{|\Sigma_i|} + m_j \log \tfrac{|\Sigma|}{|\Sigma_j|} \big]
             - (m_i + m_j) \log (m_i + m_j) + m_i \log m_i + m_j \log m_j,
 
-  at least what the likelihood loses, for the samples' shares in both are free to move.
+  at least what the likelihood loses, because the samples' shares in both are free to move.
 
-The paper ranks splits by the divergence of a component from the data around it and mergers by the
-product of posteriors; the gains here are nats and can be subtracted.
+The paper ranks moves by other measures; these are nats and can be subtracted.
 """
 
 from typing import NamedTuple
@@ -54,10 +53,8 @@ def improve(model, X, sample_weight=None, *, n_moves=10, n_steps=5, random_state
     X : array-like, (N, H, W) or (N, D)
         The data it was fitted to.
     sample_weight : array-like, (N,), optional
-    n_moves : int
-        Moves to try at most.  It stops before if no move promises a gain.
-    n_steps : int
-        EM steps after each move.
+    n_moves, n_steps : int
+        Moves to try at most, fewer if none promises a gain; EM steps after each.
     random_state : int, Generator, RandomState or None
         Where the halves of a split start.
     callback : callable, optional
@@ -80,10 +77,7 @@ def improve(model, X, sample_weight=None, *, n_moves=10, n_steps=5, random_state
     current, moves = model, None
     level = float(weight @ model.score_samples(X) / weight.sum())
     levels, passes, accepted = [level], [0.0], []
-    while True:
-        stop = callback is not None and callback(current, passes[-1])
-        if stop or len(accepted) == n_moves:
-            break
+    while not (callback is not None and callback(current, passes[-1])) and len(accepted) < n_moves:
         cost = 0.0
         if moves is None:
             moves, halves, cost = promising(current, X, weight, rng)
