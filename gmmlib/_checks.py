@@ -181,10 +181,7 @@ def warn(message, category):
 
 
 def plain(X):
-    """Return an array in rows and in this machine's byte order, uncopied if it is so already.
-
-    The order in memory decides in which order products add up, and so the last digits.
-    """
+    """Return an array in rows and this machine's byte order, which decide the last digits of sums."""
     return np.asarray(X, dtype=X.dtype if X.dtype.isnative else X.dtype.newbyteorder("="), order="C")
 
 

@@ -1,7 +1,6 @@
 """From log joints to evidence and posteriors, by Bayes' rule.
 
 Every mixture here is scored as a matrix of log joints, ``l[n, k] = log weights[k] + log p(x_n | k)``.
-What follows from it does not depend on the model, so it lives here.
 """
 
 import numpy as np

@@ -72,19 +72,10 @@ def private_name(folder):
 def write(path, kind, settings, arrays, temporary=None):
     """Write a model.
 
-    Parameters
-    ----------
-    path : path-like
-        A `target`.  Replaced at once if it exists; left alone if writing fails.
-    kind : str
-        Name of the model's class.
-    settings : dict
-        What JSON can hold.
-    arrays : dict of str to ndarray
-        Of numbers; ValueError if these, or the settings, are more than `read` would take.
-    temporary : Path, optional
-        Where the file is until it is whole: beside it, under a name that nothing has; by default
-        `private_name`.
+    The path is that of a `target`, replaced at once if it exists, left alone if writing fails; `kind` the
+    name of the model's class; `settings` what JSON can hold; `arrays` numbers by name.  ValueError if these
+    are more than `read` would take.  Until it is whole the file has the name `temporary`, a path beside it
+    that nothing has, by default a `private_name`.
     """
     path = target(path)
     header = {"format": FORMAT, "kind": kind, "settings": settings}
@@ -294,10 +285,7 @@ def known(kind):
 
 
 def load(path, model_class):
-    """Read a model of a class that is a `gmmlib.base.Stored`; errors are those of `read`.
-
-    `ModelFileError` also if the settings and arrays make no model.
-    """
+    """`read` a model of a class that is a `gmmlib.base.Stored`; `ModelFileError` if it makes none, too."""
     kind = model_class.__name__
     try:
         settings, arrays = read(path, kind, model_class.array_names)

@@ -5,8 +5,8 @@ Both data sets have the same shape on disk, whether the folder is the user's own
     mnist/{train,t10k}-{images-idx3,labels-idx1}-ubyte.gz
     bsds500/{train,val,test}/*.jpg
 
-A digest pins the *content*: an MNIST file is decompressed first, because the gzip around the same
-bytes differs from one source to the next. Nothing is used before its digest has been checked.
+A digest pins the *content* and is checked before use: an MNIST file is decompressed first, because the gzip
+around the same bytes differs from one source to the next.
 """
 
 import errno

@@ -1,8 +1,7 @@
 """A fit that is killed goes on where it was: its state after each E-step, on disk.
 
-The M-step that follows is a function of the statistics alone, so a fit that goes on from a checkpoint
-takes the steps, to the last bit, that it would have taken.  A checkpoint knows all that decides those bits,
-and no other fit is given it.
+The M-step that follows is a function of the statistics alone, so a fit goes on as it would have, to the last
+bit.  A checkpoint knows all that decides those bits, and no other fit is given it.
 """
 
 import hashlib
@@ -10,7 +9,7 @@ import numbers
 import os
 import re
 import stat
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -70,14 +69,12 @@ class Checkpoint:
         self._seen = None  # of the file that we have read or written last
 
     def __enter__(self):
-        if self.path is not None:
-            self._lock = _alone(self.path)
-            self._temporary = self._lock.__enter__()
+        self._lock = nullcontext() if self.path is None else _alone(self.path)
+        self._temporary = self._lock.__enter__()
         return self
 
     def __exit__(self, *error):
-        if self.path is not None:
-            self._lock.__exit__(*error)
+        self._lock.__exit__(*error)
 
     def read(self, check):
         """The `State` to go on from, or None if there is no file.
@@ -237,12 +234,9 @@ def _signature(path):
 
 @contextmanager
 def _alone(path):
-    """Have a path for oneself; yields the private name under which to write what is to be put there.
-
-    Beside the path there is a file that is locked while the block lasts: by the kernel, so that a process
-    that is killed holds it no longer.  It names the private file, so that what a killed fit leaves is found
-    and removed, and nothing else ever is.
-    """
+    """Have a path for oneself; yields the private name under which to write what is to be put there."""
+    # A file beside it is locked by the kernel, so that a process that is killed holds it no longer.  It names
+    # the private file, so that what a killed fit leaves is found and removed, and nothing else ever is.
     lock = path.with_name(f".{path.name}.lock")
     try:
         handle, ours = _locked(lock)

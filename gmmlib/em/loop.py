@@ -1,12 +1,13 @@
 """The EM loop and its trace; it knows no model: statistics and parameters pass through as they are."""
 
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from gmmlib import _checks
-from gmmlib._extras import progress_bar as tqdm
+from gmmlib._extras import progress_bar
 from gmmlib.em import interrupts
 
 ROUNDING = 1e-10  # of a log-likelihood: sums over millions of rows are better
@@ -100,7 +101,8 @@ def em(
     parameters = m_step(start.statistics) if earlier else start
     trace = list(map(float, start.log_likelihoods)) if earlier else []
     falls, level = [], -np.inf
-    bar = tqdm(total=max_iter, initial=len(trace), desc="EM", unit="it", disable=not progress)
+    shown = {"total": max_iter, "initial": len(trace), "desc": "EM", "unit": "it"}
+    bar = progress_bar(**shown) if progress else nullcontext()
     with interrupts.deferred() as interrupted, bar:
         while True:
             if algorithm is not None:
@@ -116,7 +118,8 @@ def em(
             if not pruned() and level - trace[-1] > ROUNDING * max(1.0, abs(level)):
                 falls.append((level - trace[-1], len(trace) - 1))
             level = trace[-1] if algorithm is None or algorithm.climbs else -np.inf
-            bar.set_postfix(nats=f"{log_likelihood:.4f}", refresh=False)
+            if progress:
+                bar.set_postfix(nats=f"{log_likelihood:.4f}", refresh=False)
             try:
                 stop = callback is not None and callback(parameters, trace)
             except KeyboardInterrupt:
@@ -130,7 +133,8 @@ def em(
                 _report(falls, len(trace) - 1, tol > 0 and not (stop or converged or interrupted()), tol)
                 return parameters, Trace(np.array(trace), converged, interrupted() and not done)
             parameters = m_step(statistics)
-            bar.update()
+            if progress:
+                bar.update()
 
 
 def _report(falls, n_iter, unfinished, tol):

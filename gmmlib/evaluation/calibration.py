@@ -58,19 +58,10 @@ def cross_entropy(log_posteriors, classes):
 def reject_curve(confidence, correct, coverage):
     """Accuracy among the most confident answers (Chow 1970, IEEE Trans. Information Theory 16, 41-46).
 
-    Parameters
-    ----------
-    confidence : array-like, (N,)
-        Any score that is larger for answers that are more certain, such as the largest log-odds.
-    correct : array-like of bool, (N,)
-        Whether the answer is right.
-    coverage : array-like, (M,)
-        Shares of the answers kept, above 0 and up to 1.
-
-    Returns
-    -------
-    ndarray, (M,)
-        Among answers of equal confidence, the average over which of them are kept.
+    `confidence` (N,) is any score that is larger for answers that are more certain, such as the largest
+    log-odds; `correct` (N,) whether the answer is right; `coverage` (M,) the shares of the answers kept,
+    above 0 and up to 1.  The accuracies (M,) are, among answers of equal confidence, the average over which
+    of them are kept.
     """
     confidence = _checks.array(confidence, "confidence").astype(np.float64)
     correct = _checks.array(correct, "correct")

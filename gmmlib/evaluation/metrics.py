@@ -17,14 +17,9 @@ from gmmlib.spectrum import multiplicity
 
 
 def contingency(labels, classes, n_components=None, n_classes=None):
-    """Count the samples of each class in each component: a table (K, C).
+    """Count the samples (N,) of each class in each component, both counted from 0: a table (K, C).
 
-    Parameters
-    ----------
-    labels, classes : array-like of int, (N,)
-        Component and class of each sample, counted from 0.
-    n_components, n_classes : int, optional
-        Sizes of the table, by default the largest label plus 1; give them where the last ones may be empty.
+    K and C are by default the largest label plus 1; give them where the last ones may be empty.
     """
     labels, n_components = _checks.labels(labels, "labels", n_components, "n_components")
     classes, n_classes = _checks.labels(classes, "classes", n_classes, "n_classes")

@@ -93,15 +93,9 @@ def classifier_two_sample_test(first, second, classifier=None, random_state=None
     A linear classifier sees little of a mixture that EM has fitted, however poor its samples: at an
     M-step the mixture takes over the mean and, but for the ridge, the covariance of its training data.
 
-    Parameters
-    ----------
-    first, second : array-like, (N, D) and (M, D)
-        Data and samples, at least 4 each.  The longer set is cut to the length of the shorter, so that
-        guessing is right half of the time.
-    classifier : scikit-learn classifier, optional
-        Cloned before it is trained.  By default 15 nearest neighbours.
-    random_state : int, Generator, RandomState or None
-        Which half is which.
+    Data and samples are at least 4 each; the longer set is cut to the length of the shorter, so that guessing
+    is right half of the time.  The classifier is cloned before it is trained, and is by default 15 nearest
+    neighbours; `random_state` decides which half is which.
     """
     first = vectors(first, "first")
     second = vectors(second, "second", first.shape[1])
