@@ -184,7 +184,3 @@ def main(arguments=None):
     except KeyboardInterrupt:
         print("interrupted; what had not arrived whole is not kept", file=sys.stderr)
         return 130
-
-
-if __name__ == "__main__":
-    sys.exit(main())

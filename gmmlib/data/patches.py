@@ -11,16 +11,8 @@ DRAWS_AT_ONCE = 65_536
 def sample_patches(images, side, count, rng, min_std=0.0):
     """Draw square patches at random, uniformly over all positions in all images.
 
-    Parameters
-    ----------
-    images : sequence of ndarray, (height, width)
-        Grey levels; sizes may differ.
-    side, count : int
-        Patch height and width, in pixels, and patches to keep.
-    rng : Generator or int
-    min_std : float
-        Patches whose standard deviation is below it are drawn again, in grey levels; ValueError if that are
-        almost all.
+    The images are grey levels (height, width) of any sizes.  Patches whose standard deviation is below
+    `min_std`, in grey levels, are drawn again; ValueError if that are almost all.
 
     Returns
     -------

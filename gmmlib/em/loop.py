@@ -73,29 +73,13 @@ def em(
     E-step, when parameters and trace belong together: the run ends, and `Trace.pass_on_interrupt` raises
     KeyboardInterrupt as soon as the caller has kept them.  A second Ctrl-C raises at once.
 
-    Parameters
-    ----------
-    start : object or Saved
-        Parameters to start from, or an earlier run to go on with.
-    e_step : callable
-        Parameters to (statistics, mean log-likelihood in nats per row).
-    m_step : callable
-        Statistics to parameters.
-    max_iter : int
-        Iterations at most.
-    tol : float
-        Stop when an iteration changes the mean log-likelihood by less; 0 never stops early, and nor does
-        an algorithm that has not settled.
-    algorithm : Algorithm, optional
-        Made ready before each E-step, which applies it.
-    callback : callable, optional
-        ``callback(parameters, log_likelihoods)`` at the start and after each iteration; a true result stops.
-    save : callable, optional
-        ``save(statistics, log_likelihoods)`` before each M-step, with what a `Saved` needs.
-    progress : bool
-        Show a progress bar on standard error.
-    pruned : callable, optional
-        Whether the last M-step removed components: then no climb is promised.
+    `start` is parameters, or a `Saved` run to go on with.  ``e_step(parameters)`` gives statistics and the
+    mean log-likelihood in nats per row, ``m_step(statistics)`` parameters.  `max_iter`, `tol` and `progress`
+    are those of `gmmlib.base.LearnedByEM`.  An `Algorithm` is made ready before each E-step, which applies
+    it; `tol` stops none that has not settled.  ``callback(parameters, log_likelihoods)`` comes at the start
+    and after each iteration, and a true result stops; ``save(statistics, log_likelihoods)`` before each
+    M-step, with what a `Saved` needs.  ``pruned()`` says whether the last M-step removed components: then no
+    climb is promised.
     """
     earlier = isinstance(start, Saved)
     parameters = m_step(start.statistics) if earlier else start

@@ -31,15 +31,10 @@ class Difference(NamedTuple):
 def interval(values, n_test=None, level=0.95):
     """`Interval` of a mean over runs, by Student's t (1908, Biometrika 6) with n - 1 degrees of freedom.
 
-    Parameters
-    ----------
-    values : array-like, (n,)
-        One number per run; of a single one, without randomness, the interval has no width.
-    n_test : int, optional
-        Where the values are shares of as many test samples, the same in each run: the variance of such a
-        share, p (1 - p) / n_test, is added, as the samples too are a draw.
-    level : float
-        Probability with which the interval covers the mean, between 0 and 1.
+    The values (n,) are one number per run; of a single one, without randomness, the interval has no width.
+    Where they are shares of `n_test` samples, the same in each run, the variance of such a share,
+    p (1 - p) / n_test, is added, because the samples too are a draw.  The interval covers the mean with the
+    probability `level`.
     """
     values = _vector(values, "values")
     if not 0 < _checks.positive(level, "level") < 1:
