@@ -135,13 +135,11 @@ def available(timeout=8.0):
     asked = {name: download.ask(DATASETS[name], timeout) for name in roots if roots[name] is None}
     notes, complaints = [], []
     for name, root in roots.items():
-        title = DATASETS[name].title
-        if root is not None:
-            notes.append(f"{title} found in {catalogue.place(root)}")
-            continue
-        mirror, failed = download.answer(asked[name], deadline)
-        notes.append(f"{title} can be downloaded from {mirror}")
-        complaints += failed
+        if root is None:
+            mirror, failed = download.answer(asked[name], deadline)
+            complaints += failed
+        where = f"found in {catalogue.place(root)}" if root else f"can be downloaded from {mirror}"
+        notes.append(f"{DATASETS[name].title} {where}")
     if complaints:
         return Availability(False, "no download: " + "; ".join(complaints))
     return Availability(True, ", ".join(notes))

@@ -61,12 +61,8 @@ def agreement(labels, classes):
     The last three are scikit-learn's (Vinh, Epps and Bailey 2010, JMLR 11, compares them).
     """
     table = contingency(labels, classes)
-    return Agreement(
-        purity(table),
-        float(normalized_mutual_info_score(classes, labels)),
-        float(adjusted_mutual_info_score(classes, labels)),
-        float(adjusted_rand_score(classes, labels)),
-    )
+    measures = normalized_mutual_info_score, adjusted_mutual_info_score, adjusted_rand_score
+    return Agreement(purity(table), *(float(measure(classes, labels)) for measure in measures))
 
 
 def entropy(shares, axis=-1):

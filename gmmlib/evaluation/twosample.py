@@ -112,12 +112,8 @@ def classifier_two_sample_test(first, second, classifier=None, random_state=None
     labels = np.repeat([0, 1], half)
     model = clone(classifier).fit(np.concatenate([first[:half], second[:half]]), labels)
     right = model.predict(np.concatenate([first[half:], second[half:]])) == labels
-    return Told(
-        float(right.mean()),
-        float(right[:half].mean()),
-        float(right[half:].mean()),
-        float(0.5 / np.sqrt(2 * half)),
-    )
+    shares = (part.mean() for part in (right, right[:half], right[half:]))
+    return Told(*map(float, shares), float(0.5 / np.sqrt(2 * half)))
 
 
 def nearest(X, references, count=1):
@@ -189,9 +185,6 @@ def marginals(images, low=0.0, high=1.0):
     steps = np.diff(images, axis=2)
     if not steps.any():
         raise ValueError("images must vary along a row of at least two pixels; got constant rows.")
-    return Marginals(
-        float(((images < low) | (images > high)).mean()),
-        float(images.std()),
-        float(stats.kurtosis(images, axis=None)),
-        float(stats.kurtosis(steps, axis=None)),
-    )
+    outside = ((images < low) | (images > high)).mean()
+    kurtoses = (stats.kurtosis(values, axis=None) for values in (images, steps))
+    return Marginals(*map(float, (outside, images.std(), *kurtoses)))
