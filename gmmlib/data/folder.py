@@ -55,11 +55,10 @@ def load_folder(path, *, recursive=False, min_side=1):
     Returns
     -------
     images : list of ndarray, (H, W)
-        Float64, luma as of `load_bsds`, (0.299 R + 0.587 G + 0.114 B), from 0 (black) to 1 (white) by the
-        type of the file: levels of 8 bits are divided by 255, of 12 by 4095, of 16 by 65535, of 32 by
-        2**32 - 1 (signed ones of 16 or 32 bits by 2**15 - 1 or 2**31 - 1), and floats are as they are.
-        Nothing is stretched to the levels that a picture uses. Colours of 16 bits are read to 8. A picture
-        of 12 million pixels takes 96 MB.
+        Float64, luma as of `load_bsds`, from 0 (black) to 1 (white) by the type of the file: levels of 8 bits
+        are divided by 255, of 12 by 4095, of 16 by 65535, of 32 by 2**32 - 1 (signed ones by 2**15 - 1 or
+        2**31 - 1), and floats are as they are; nothing is stretched to the levels that a picture uses.
+        Colours of 16 bits are read to 8. A picture of 12 million pixels takes 96 MB.
     paths : list of Path
         The file of each image, in the order of the names, compared as text, folder by folder.
     skipped : list of (path, reason)
