@@ -7,6 +7,7 @@ import numbers
 import sys
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -34,30 +35,20 @@ def positive_integer(value, name):
     return int(value)
 
 
-def non_negative(value, name):
+def non_negative(value, name, least=">= 0"):
     """Return a finite real number >= 0 as float."""
-    number = _number(value)
-    if not 0 <= number < np.inf:
-        raise ValueError(f"{name} must be a finite number >= 0; got {value!r}.")
+    number = np.nan
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        with suppress(OverflowError):  # an integer beyond all floats
+            number = float(value)
+    if not 0 <= number < np.inf or (number == 0 and least == "> 0"):
+        raise ValueError(f"{name} must be a finite number {least}; got {value!r}.")
     return number
 
 
 def positive(value, name):
     """Return a finite real number > 0 as float."""
-    number = _number(value)
-    if not 0 < number < np.inf:
-        raise ValueError(f"{name} must be a finite number > 0; got {value!r}.")
-    return number
-
-
-def _number(value):
-    """A real number as float; NaN for anything else, and for integers beyond all floats."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        return np.nan
-    try:
-        return float(value)
-    except OverflowError:
-        return np.nan
+    return non_negative(value, name, "> 0")
 
 
 def truth(value, name):
@@ -120,10 +111,7 @@ SHARED = {
 
 
 def images(X, name="X", shape=None):
-    """Return (N, H, W) real, finite images as an array, uncopied where they are one already.
-
-    `shape` is the (H, W) that a fitted model expects.
-    """
+    """Return real, finite images (N, H, W), of the `shape` (H, W) of a fitted model, uncopied if an array."""
     X = array(X, name)
     if X.ndim != 3:
         raise ValueError(
@@ -157,10 +145,7 @@ def array(values, name):
 
 
 def readable(values, name, missing=False):
-    """Refuse what numpy would read as something else: sparse arrays, iterators and masked values.
-
-    With `missing`, masked values become NaN.  What is returned need not be an array yet.
-    """
+    """Refuse what numpy would misread: sparse arrays, iterators and masked values (NaN with `missing`)."""
     if sparse.issparse(values):
         raise ValueError(
             f"{name} must be a dense array; got a sparse one of shape {values.shape}. "
@@ -196,11 +181,7 @@ def warn(message, category):
 
 
 def plain(X):
-    """Return an array in rows and in this machine's byte order, uncopied if it is so already.
-
-    The order in memory decides in which order products and means add up, and so the last digits: a column
-    of a table, its reverse and a copy of it must not differ in them.
-    """
+    """Return an array in rows and this machine's byte order, which decide the last digits of sums."""
     return np.asarray(X, dtype=X.dtype if X.dtype.isnative else X.dtype.newbyteorder("="), order="C")
 
 
@@ -233,15 +214,14 @@ def _refuse(X, name, is_bad, expected, bad_kind, remedy="Remove or replace them 
     count, first = 0, None
     for start in range(0, len(X), ROWS_AT_ONCE):
         bad = is_bad(X[start : start + ROWS_AT_ONCE])
-        if bad.any():
-            count += int(bad.sum())
-            if first is None:
-                where = np.argwhere(bad)[0]
-                first = (start + int(where[0]), *map(int, where[1:]))
+        if first is None and bad.any():
+            row, *others = map(int, np.argwhere(bad)[0])
+            first = (start + row, *others)
+        count += int(bad.sum())
     if count:
+        values = f"{count} values that are" if count > 1 else "1 value that is"
         raise ValueError(
-            f"{name} must be {expected}; got {count} value{'s' if count > 1 else ''} that "
-            f"{'are' if count > 1 else 'is'} {bad_kind}, the first at index {first}. {remedy}"
+            f"{name} must be {expected}; got {values} {bad_kind}, the first at index {first}. {remedy}"
         )
 
 
@@ -249,7 +229,7 @@ def log_joints(joint, first_row):
     """Refuse chunks of log joints (n, K) with rows that no component gives a density in float64."""
     best = joint.max(axis=1)
     if not np.isfinite(best).all():
-        row = int((~np.isfinite(best)).argmax())
+        row = int(np.isfinite(best).argmin())
         raise ValueError(
             "X must have a density above 0 in float64 in every row; got the largest log density "
             f"{best[row]:g} in row {first_row + row}: it overflows. Scale X as the data of fit, or leave "

@@ -1,9 +1,4 @@
-"""What a model file may hold: the settings that `save` writes and no others, and numbers that are possible.
-
-Whatever `load` makes of a file must be a model that a fit could have made.  Its settings are those
-parameters that are not only there for a run, checked as a caller's are; each function here refuses contents
-with a ValueError that names them.
-"""
+"""What a model file may hold, which is what a fit could have made: all else is refused by a ValueError."""
 
 import reprlib
 
@@ -20,11 +15,7 @@ def setting_names(model_class):
 
 
 def settings(model, **fitted):
-    """Return those parameters of an estimator that its files hold, by name; `load` will take them.
-
-    `fitted` are those that the learned arrays have in them: set to something else since the fit, they would
-    make another model of the file.
-    """
+    """Return those parameters of an estimator that its files hold; `fitted` must be as they were in fit."""
     model._check_settings()
     for name, value in fitted.items():
         if getattr(model, name) != value:
@@ -99,14 +90,11 @@ def trace(values, name):
 
 
 def run(arrays, where, online=False):
-    """Check what a run of EM has left: its trace, whether it converged, and the iterations run.
-
-    A run leaves one value more than iterations.  With `online` there may be as many values as steps, or one
-    less, where the first step counts for what was learned before.
-    """
+    """Check what a run of EM has left: its trace, whether it converged, and the iterations run."""
     values = trace(arrays["log_likelihoods"], f"{where}['log_likelihoods']")
     converged = bool(count(arrays["converged"], f"{where}['converged']", most=1))
     n_iter = count(arrays["n_iter"], f"{where}['n_iter']")
+    # Online, the first step may be without a value, and a fitted model may count as one.
     steps = (n_iter + 1,) if converged or not online else (n_iter + 1, n_iter, n_iter - 1)
     if len(values) not in steps or (converged and n_iter == 0):
         raise ValueError(

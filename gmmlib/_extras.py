@@ -5,13 +5,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def extra(name):
-    """Say which extra of gmmlib to install if an import inside finds no package.
-
-    Raises
-    ------
-    ImportError
-        Names the package, and the command that installs it.
-    """
+    """Say by an ImportError which extra of gmmlib to install if an import inside finds no package."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -22,24 +16,8 @@ def extra(name):
         ) from error
 
 
-def progress_bar(*, disable, **settings):
-    """A bar of tqdm; if it is disabled, one that shows nothing and does not need tqdm."""
-    if disable:
-        return _NoBar()
+def progress_bar(**settings):
+    """A bar of tqdm, imported when one is shown."""
     with extra("progress"):
         from tqdm import tqdm
     return tqdm(**settings)
-
-
-class _NoBar:
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def set_postfix(self, **_):
-        pass
-
-    def update(self):
-        pass

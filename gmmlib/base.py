@@ -40,7 +40,7 @@ class Stored:
       make the fitted model again; NotFittedError before a fit, ValueError if they would not;
     - ``from_arrays(settings, arrays, where)``, a class method, its inverse: a fitted model, or an error if
       no fit can have made it, which says `where` the arrays come from;
-    - ``_array_names``, a tuple, or the method `array_names` if names depend on the settings.
+    - ``_array_names``, a tuple, or `array_names` if names depend on the settings.
     """
 
     def save(self, path):
@@ -51,8 +51,8 @@ class Stored:
     def load(cls, path):
         """Read a model that `save` wrote; `gmmlib.storage.ModelFileError` if the file is not one.
 
-        What matters to a run alone is not part of a file: start, random state, callback, checkpoint and
-        progress.
+        What matters to a run alone (start, random state, callback, checkpoint, progress) is not part of a
+        file.
         """
         return storage.load(path, cls)
 
@@ -104,7 +104,7 @@ class BayesRule(Stored):
 
 
 class LearnedByEM(Stored):
-    """Estimators whose `fit` is a run of EM.
+    """Estimators whose `fit` is a run of EM (Dempster, Laird and Rubin 1977, JRSS B 39).
 
     Parameters
     ----------
@@ -132,48 +132,24 @@ class LearnedByEM(Stored):
 
     Attributes
     ----------
-    log_likelihoods_ : ndarray, (number of iterations + 1,)
+    log_likelihoods_ : ndarray, (n_iter_ + 1,)
         Mean log-likelihood in nats per row at the start and after each iteration; after `partial_fit` that
         of each batch before its step.
     converged_ : bool
         Whether `tol` stopped the run.
     n_iter_ : int
-        Iterations run.
-
-    References
-    ----------
-    Dempster, Laird and Rubin (1977), JRSS B 39.
     """
 
     _trace = "log_likelihoods_"
 
     def fit(self, X, y=None, sample_weight=None):
-        """Fit by EM.
+        """Fit by EM; return self.
 
-        Parameters
-        ----------
-        X : array-like
-            Rows: images (N, H, W) of any one size, groups of them (N, G, H, W), or samples (N, D), as the
-            class says.
-        y : object
-            Ignored.
-        sample_weight : array-like, (N,), optional
-            Row weights: 0 leaves a row out, an integer repeats it.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError
-            If an argument or the data cannot be used; the text says which and what to do.
-
-        Warns
-        -----
-        ConvergenceWarning
-            If a component lost all its rows and was re-initialised, `max_iter` ended a run that `tol` was to
-            end, or the log-likelihood fell.
+        The rows X are images (N, H, W) of any one size, groups of them (N, G, H, W), or samples (N, D), as
+        the class says.  `sample_weight` (N,) are row weights: 0 leaves a row out, an integer repeats it; `y`
+        is ignored.  ValueError says which argument cannot be used and what to do; ConvergenceWarning that a
+        component lost all its rows and was re-initialised, `max_iter` ended a run that `tol` was to end, or
+        the log-likelihood fell.
         """
         self._check_settings()
         X = self._data(X, reset=True)
@@ -186,7 +162,7 @@ class LearnedByEM(Stored):
         return self
 
     def _fit_often(self, X, weight):
-        """Fit from each of `n_init` starts, and take over the best: the first of those that tie."""
+        """Fit from each of `n_init` starts; the first of the best that tie is taken over."""
         if getattr(self, "checkpoint", None) is not None:
             raise ValueError(
                 f"checkpoint must be None with n_init={self.n_init}, for it holds one fit; got "
@@ -214,24 +190,9 @@ class LearnedByEM(Stored):
         _checks.enough_rows(weight, self.n_components)
 
     def _run_em(self, start, e_step, m_step, put, *, file=None, pack=None, **options):
-        """Run `gmmlib.em.loop.em` with this model's settings, and keep what it comes to.
+        """Run `gmmlib.em.loop.em` with this model's settings, and keep what it comes to, Ctrl-C or not.
 
-        Parameters
-        ----------
-        start, e_step, m_step
-            As `em` takes them.
-        put : callable
-            Parameters to the public attributes of the model.
-        file : Checkpoint, optional
-        pack : callable, optional
-            Statistics to arrays by name, for the file.
-        options
-            Others of `em`.
-
-        Raises
-        ------
-        KeyboardInterrupt
-            If Ctrl-C ended the run; the model then holds the last parameters and its trace.
+        `put` turns parameters into public attributes, `pack` statistics into arrays by name, for the file.
         """
 
         def report(parameters, log_likelihoods):
@@ -265,10 +226,7 @@ class Mixture(LearnedByEM, Scored, DensityMixin, BaseEstimator):
     _posteriors = staticmethod(posterior.proba)
 
     def log_joint(self, X):
-        """Log weight plus log density of each row under each component, (N, K), nats.
-
-        Takes rows like those of `fit`; ValueError otherwise.
-        """
+        """Log weight plus log density of each row (as in `fit`) under each component, (N, K), nats."""
         return self._by_chunk(X, lambda joint: joint, per_component=True, everything=True)
 
     def score_samples(self, X):
@@ -292,20 +250,7 @@ class Mixture(LearnedByEM, Scored, DensityMixin, BaseEstimator):
         return self.fit(X, sample_weight=sample_weight).predict(X)
 
     def sample(self, n_samples=1, random_state=None):
-        """Draw rows.
-
-        Parameters
-        ----------
-        n_samples : int
-        random_state : int, Generator, RandomState or None
-
-        Returns
-        -------
-        X : ndarray, (n_samples, ...)
-            Grouped by component, as scikit-learn's mixtures do.
-        labels : ndarray, (n_samples,)
-            The component each came from.
-        """
+        """Draw rows, (n_samples, ...), grouped by component, and the component of each, (n_samples,)."""
         check_is_fitted(self)
         n_samples = _checks.positive_integer(n_samples, "n_samples")
         rng = _checks.generator(random_state)

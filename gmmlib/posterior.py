@@ -1,7 +1,6 @@
 """From log joints to evidence and posteriors, by Bayes' rule.
 
 Every mixture here is scored as a matrix of log joints, ``l[n, k] = log weights[k] + log p(x_n | k)``.
-What follows from it does not depend on the model, so it lives here.
 """
 
 import numpy as np
@@ -20,19 +19,10 @@ def evidence(log_joint):
 
 
 def log_odds(log_joint):
-    """Log-odds of each component against all others together.
+    """Log-odds (N, K) of each component against all others together.
 
-    Posteriors of high-dimensional data saturate: thousands of rows round to 1.  Their odds do not,
-    so rankings use these.  They increase strictly with the posterior.
-
-    Parameters
-    ----------
-    log_joint : ndarray, (N, K)
-
-    Returns
-    -------
-    ndarray, (N, K)
-        ``l[n, k] - log sum_{j != k} exp l[n, j]`` in nats, without cancellation; inf where K is 1.
+    ``l[n, k] - log sum_{j != k} exp l[n, j]`` in nats, without cancellation; inf where K is 1.  Posteriors of
+    high-dimensional data saturate: thousands of rows round to 1.  Their odds do not, so rankings use these.
     """
     rows = np.arange(len(log_joint))
     best = log_joint.argmax(axis=1)
@@ -90,18 +80,10 @@ def normalise(joint, constants, evidence, beta=1.0):
 
 
 def falling(values):
-    """Indices that put numbers in falling order.
+    """Indices that put numbers, (N,) or (N, K), nats or shares of 1, in falling order along the first axis.
 
-    Parameters
-    ----------
-    values : ndarray, (N,) or (N, K)
-        Nats, or shares of 1.
-
-    Returns
-    -------
-    ndarray of int, of the same shape
-        Along the first axis.  Among equals the lower index comes first, so the order is total.  Numbers are
-        equal where they fall from one to the next by no more than `TIE`.
+    Among equals the lower index comes first, so the order is total.  Numbers are equal where they fall from
+    one to the next by no more than `TIE`.
     """
     order = np.argsort(-values, axis=0, kind="stable")
     sorted_values = np.take_along_axis(values, order, axis=0)
@@ -112,16 +94,5 @@ def falling(values):
 
 
 def ranking(odds, count):
-    """Rows that each component claims most strongly, (K, count), best first as `falling` puts them.
-
-    Parameters
-    ----------
-    odds : ndarray, (N, K)
-        From `log_odds`.
-    count : int
-
-    Returns
-    -------
-    ndarray of int, (K, count)
-    """
+    """Rows that each component claims most strongly, (K, count), by `log_odds` (N, K), best first."""
     return falling(odds)[:count].T

@@ -1,10 +1,9 @@
 """Circulant covariances on the torus, and the Fourier convention used everywhere.
 
-A stationary Gaussian on an H x W torus has a block-circulant covariance, which the
-two-dimensional Fourier basis diagonalises.  With the unitary transform
-``z = rfft2(x, norm="ortho")`` its eigenvalue at frequency f is the spectrum
-``s(f) = E|z(f)|^2``, in squared grey levels, and the exact density of a zero-mean
-image of D = H W pixels, in nats per image, is
+A stationary Gaussian on an H x W torus has a block-circulant covariance, which the two-dimensional Fourier
+basis diagonalises.  With the unitary transform ``z = rfft2(x, norm="ortho")`` its eigenvalue at frequency f
+is the spectrum ``s(f) = E|z(f)|^2``, in squared grey levels, and the exact density of a zero-mean image of
+D = H W pixels, in nats per image, is
 
 .. math:: \\log N(x; s) = -\\tfrac12 \\sum_f w(f)
           \\Big[\\log 2\\pi s(f) + \\frac{|z(f)|^2}{s(f)}\\Big].
@@ -20,6 +19,8 @@ half plane
 folded
     (F,), each power once: the self-mirrored columns of the half plane still hold f and -f.
     The models compute in this layout.
+
+A `shape` is the height H and width W of images, in pixels.
 """
 
 from typing import NamedTuple
@@ -43,18 +44,7 @@ class Fold(NamedTuple):
 
 
 def multiplicity(shape):
-    """Count the full-plane frequencies behind each half-plane bin.
-
-    Parameters
-    ----------
-    shape : (int, int)
-        Image height H and width W, in pixels.
-
-    Returns
-    -------
-    ndarray, (H, W//2 + 1)
-        1 in the columns that are their own mirror image, 2 elsewhere; sums to H W.
-    """
+    """Count the full-plane frequencies behind each half-plane bin, (H, W//2 + 1): 1 or 2, H W together."""
     height, width = shape
     w = np.full((height, width // 2 + 1), 2.0)
     w[:, 0] = 1.0
@@ -64,19 +54,9 @@ def multiplicity(shape):
 
 
 def fold(shape, zero_frequency=True):
-    """List the distinct powers of a real image.
+    """List the distinct powers of a real image, a `Fold`: 34 at 8 x 8, 130 at 16 x 16, 394 at 28 x 28 pixels.
 
-    Parameters
-    ----------
-    shape : (int, int)
-        Image height H and width W, in pixels.
-    zero_frequency : bool
-        Whether f = 0 is one of them; patches whose mean was removed have no power there.
-
-    Returns
-    -------
-    Fold
-        34 powers at 8 x 8, 130 at 16 x 16, 394 at 28 x 28.
+    `zero_frequency` says whether f = 0 is one of them; patches whose mean was removed have no power there.
     """
     height, width = shape
     columns = width // 2 + 1
@@ -92,47 +72,23 @@ def fold(shape, zero_frequency=True):
 
 
 def powers(images, layout):
-    """Transform images and keep their distinct powers.
-
-    Parameters
-    ----------
-    images : ndarray, (N, H, W)
-        Grey levels.
-    layout : Fold
-        Of the same H and W.
-
-    Returns
-    -------
-    ndarray, (N, F)
-        ``|z(f)|^2`` in squared grey levels.
-    """
+    """Powers ``|z(f)|^2`` (N, F) of images (N, H, W), squared grey levels, by the `Fold` of their shape."""
     z = fft.rfft2(np.asarray(images, dtype=np.float64), norm="ortho").reshape(len(images), -1)
     z = z[:, layout.bins]
     return z.real**2 + z.imag**2
 
 
 def unfold(values, layout, left_out=0.0):
-    """Spread folded values (..., F) over the half plane (..., H, W//2 + 1).
-
-    `left_out` fills the zero frequency where the fold has none.
-    """
+    """Spread folded values (..., F) over the half plane (..., H, W//2 + 1); f = 0 may be `left_out`."""
     height, width = layout.shape
     spread = np.where(layout.where >= 0, values[..., layout.where], left_out)
     return spread.reshape(*values.shape[:-1], height, width // 2 + 1)
 
 
 def full_plane(half, shape):
-    """Spread a half-plane spectrum over all frequencies, zero frequency in the middle.
+    """Spread half-plane spectra (..., H, W//2 + 1) over all frequencies (..., H, W), the zero in the middle.
 
-    Parameters
-    ----------
-    half : ndarray, (..., H, W//2 + 1)
-    shape : (int, int)
-        H and W: the half plane alone does not tell an even from an odd width.
-
-    Returns
-    -------
-    ndarray, (..., H, W)
+    The `shape` is needed because the half plane alone does not tell an even from an odd width.
     """
     height, width = shape
     row = np.arange(height)[:, None]
@@ -143,10 +99,7 @@ def full_plane(half, shape):
 
 
 def autocovariance(spectrum, shape):
-    """Turn half-plane spectra (..., H, W//2 + 1) into autocovariances (..., H, W).
-
-    The entry at displacement (0, 0) is the variance of a pixel, in squared grey levels.
-    """
+    """Turn half-plane spectra (..., H, W//2 + 1) into autocovariances (..., H, W), in squared grey levels."""
     return fft.irfft2(spectrum, s=shape)
 
 

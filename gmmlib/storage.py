@@ -40,25 +40,10 @@ class ModelFileError(ValueError):
 
 
 def target(path, name="path"):
-    """Check where a file is to be written, before anything is computed for it.
+    """Check where a file is to be written, before anything is computed for it; errors call it `name`.
 
-    Parameters
-    ----------
-    path : path-like
-    name : str
-        What error messages call it.
-
-    Returns
-    -------
-    Path
-        Absolute, with symbolic links followed: it is what they point to that will be replaced.
-
-    Raises
-    ------
-    ValueError
-        If it is no path of a file.
-    OSError
-        If its folder is missing, or something there is no plain file.
+    Returns the absolute Path, with symbolic links followed: it is what they point to that will be replaced.
+    ValueError if it is no path of a file; OSError if its folder is missing, or there is no plain file.
     """
     text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
     if not isinstance(text, str) or not text or "\0" in text:
@@ -87,29 +72,14 @@ def private_name(folder):
 def write(path, kind, settings, arrays, temporary=None):
     """Write a model.
 
-    Parameters
-    ----------
-    path : path-like
-        Replaced at once if it exists; left alone if writing fails.
-    kind : str
-        Name of the model's class.
-    settings : dict
-        What JSON can hold.
-    arrays : dict of str to ndarray
-        Of numbers.
-    temporary : Path, optional
-        Where the file is until it is whole: beside it, under a name that nothing has; by default
-        `private_name`.
-
-    Raises
-    ------
-    ValueError, OSError
-        See `target`; ValueError also if it is more than `read` would take.
+    The path is that of a `target`, replaced at once if it exists, left alone if writing fails; `kind` the
+    name of the model's class; `settings` what JSON can hold; `arrays` numbers by name.  ValueError if these
+    are more than `read` would take.  Until it is whole the file has the name `temporary`, a path beside it
+    that nothing has, by default a `private_name`.
     """
     path = target(path)
-    header = json.dumps(
-        {"format": FORMAT, "kind": kind, "settings": settings}, sort_keys=True, default=_plain
-    )
+    header = {"format": FORMAT, "kind": kind, "settings": settings}
+    header = json.dumps(header, sort_keys=True, default=_plain)
     if len(arrays) >= MOST_ARRAYS or 4 * len(header) > LONGEST_HEADER - 1000:  # `read` would refuse it
         raise ValueError(
             f"a model file holds fewer than {MOST_ARRAYS} arrays and settings of about {LONGEST_HEADER // 4} "
@@ -142,30 +112,19 @@ def _plain(value):
 
 
 def read(path, kind, names):
-    """Read a model back as (settings, arrays).
+    """Read a model of a class `kind` back as (settings, arrays).
 
-    Parameters
-    ----------
-    path : path-like
-    kind : str
-        Name of the model's class.
-    names : collection of str, or callable
-        What the arrays must be called; a function gets the settings and returns it.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ModelFileError
-        If it is damaged, holds another kind of model, another format, or anything but numbers; or if it
-        cannot be read at all, which says nothing about what is in it.
+    `names` is what the arrays must be called, or a function of the settings that returns it.
+    FileNotFoundError if there is no such file; `ModelFileError` if it is damaged, holds another kind of
+    model, another format, or anything but numbers, or cannot be read at all, which says nothing about what is
+    in it.
     """
     try:
         file = _opened(path)
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise ModelFileError(_unread(path, error)) from error
+        raise _unreadable(path, kind, error) from error
     with file:
         try:
             members = _members(file)
@@ -183,27 +142,23 @@ def read(path, kind, names):
             )
         wanted = set(names(held[2]) if callable(names) else names)
         if members.keys() != wanted:
-            raise ModelFileError(_wrong_names(path, wanted, members))
+            raise _wrong_names(path, wanted, members)
         try:
             arrays = {name: _array(file, name, members[name]) for name in members}
         except Exception as error:
             raise _unreadable(path, kind, error) from error
     if any(array.dtype.kind not in "fi" for array in arrays.values()):
-        raise ModelFileError(_wrong_names(path, wanted, members))
+        raise _wrong_names(path, wanted, members)
     return held[2], arrays
-
-
-def _unread(path, error):
-    why = getattr(error, "strerror", None) or error
-    return (
-        f"{path} cannot be read ({type(error).__name__}: {why}); what is in it is not known. Allow reading "
-        "it, or try again when the machine has room for it."
-    )
 
 
 def _unreadable(path, kind, error):
     if isinstance(error, OSError | MemoryError):
-        return ModelFileError(_unread(path, error))
+        why = getattr(error, "strerror", None) or error
+        return ModelFileError(
+            f"{path} cannot be read ({type(error).__name__}: {why}); what is in it is not known. Allow "
+            "reading it, or try again when the machine has room for it."
+        )
     return ModelFileError(
         f"{path} is no readable model file ({type(error).__name__}: {str(error)[:300]}). "
         f"Expected what {kind}.save writes; it may be truncated, damaged or hold pickled objects. "
@@ -214,7 +169,7 @@ def _unreadable(path, kind, error):
 def _wrong_names(path, wanted, members):
     shown = reprlib.Repr()
     shown.maxlist, shown.maxstring = 20, LONGEST_NAME
-    return (
+    return ModelFileError(
         f"{path} must hold numbers under the names {shown.repr(sorted(wanted))}; got "
         f"{shown.repr(sorted(members))}. Save the model again."
     )
@@ -330,15 +285,7 @@ def known(kind):
 
 
 def load(path, model_class):
-    """Read a model of a class that is a `gmmlib.base.Stored`.
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ModelFileError
-        If `read` refuses it, or its settings and arrays make no model.
-    """
+    """`read` a model of a class that is a `gmmlib.base.Stored`; `ModelFileError` if it makes none, too."""
     kind = model_class.__name__
     try:
         settings, arrays = read(path, kind, model_class.array_names)

@@ -1,6 +1,7 @@
 """Chosen files out of a tgz archive that is not trusted."""
 
 import gzip
+import itertools
 import tarfile
 import zlib
 
@@ -14,13 +15,11 @@ class ArchiveError(Exception):
 
 
 def members(path, chosen, largest):
-    """Yield (name, bytes) of the regular files whose names are in `chosen`.
+    """Yield (name, bytes) of the regular files of at most `largest` bytes whose names are in `chosen`.
 
-    Links, devices, files of more than `largest` bytes and all other names are passed over. Nothing is
-    written, so a member's name never becomes a path. Memory holds one member, whatever the headers say:
-    Python's own reader (and with it pooch's Untar) keeps every header, and believes those that announce
-    long names, attributes or maps of holes. Here these are members like others; the names that are looked
-    for fit into a plain header.
+    Nothing is written, so a name never becomes a path. Memory holds one member: Python's own reader (and with
+    it pooch's Untar) keeps every header, and believes those that announce long names, attributes or maps of
+    holes. Here these are members like others; the names that are looked for fit into a plain header.
     """
     with open(path, "rb") as file:
         begins = file.read(16)
@@ -34,7 +33,12 @@ def members(path, chosen, largest):
 
 
 def _chosen(file, chosen, largest):
-    for count, info in enumerate(_headers(file), 1):
+    for count in itertools.count(1):
+        block = file.read(tarfile.BLOCKSIZE)
+        try:
+            info = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+        except (tarfile.EOFHeaderError, tarfile.EmptyHeaderError):
+            return
         end = file.tell() + info.size
         if info.size < 0:
             raise ArchiveError(f"an archive with a member of {info.size} bytes")
@@ -48,12 +52,3 @@ def _chosen(file, chosen, largest):
         if file.seek(end) < end:
             raise ArchiveError("an archive that was cut short")
         file.seek(end + -end % tarfile.BLOCKSIZE)
-
-
-def _headers(file):
-    """The blocks that begin members; the caller moves the file behind each member."""
-    while block := file.read(tarfile.BLOCKSIZE):
-        try:
-            yield tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-        except tarfile.EOFHeaderError:
-            return

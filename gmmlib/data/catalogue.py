@@ -5,8 +5,8 @@ Both data sets have the same shape on disk, whether the folder is the user's own
     mnist/{train,t10k}-{images-idx3,labels-idx1}-ubyte.gz
     bsds500/{train,val,test}/*.jpg
 
-A digest pins the *content*: an MNIST file is decompressed first, because the gzip around the same
-bytes differs from one source to the next. Nothing is used before its digest has been checked.
+A digest pins the *content* and is checked before use: an MNIST file is decompressed first, because the gzip
+around the same bytes differs from one source to the next.
 """
 
 import errno
@@ -45,8 +45,6 @@ class Mirror(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """One data set: what its files are and how to come by them."""
-
     title: str
     folder: str  # below the data folder
     files: Mapping[str, str]  # path below `folder` -> sha256 of the content
@@ -61,13 +59,14 @@ def _pins(name):
 
 
 _MNIST = _pins("mnist.sha256")  # of the files as the mirrors serve them, *.gz, and of their content
+_GZIPPED = {name: digest for name, digest in _MNIST.items() if name.endswith(".gz")}
 
 DATASETS = {
     "mnist": Dataset(
         title="MNIST",
         folder="mnist",
-        files={name: _MNIST[name.removesuffix(".gz")] for name in _MNIST if name.endswith(".gz")},
-        containers={name: _MNIST[name] for name in _MNIST if name.endswith(".gz")},
+        files={name: _MNIST[name.removesuffix(".gz")] for name in _GZIPPED},
+        containers=_GZIPPED,
         mirrors=(
             Mirror("https://ossci-datasets.s3.amazonaws.com/mnist/"),
             Mirror("https://storage.googleapis.com/cvdf-datasets/mnist/"),
@@ -93,13 +92,7 @@ DATASETS = {
 
 
 def named_folder():
-    """The folder that the user names in GMMLIB_DATA, or None.
-
-    Raises
-    ------
-    DatasetError
-        If it is not a folder.
-    """
+    """The folder that the user names in GMMLIB_DATA, or None; DatasetError if it is not a folder."""
     value = os.environ.get(VARIABLE)
     if not value:
         return None
@@ -125,32 +118,23 @@ def place(root):
 def locate(dataset):
     """Find the folder that holds a whole data set, or None if it has to be downloaded.
 
-    Raises
-    ------
-    DatasetError
-        If GMMLIB_DATA lacks a file (nothing else is searched then), or if a folder cannot be searched.
+    DatasetError if GMMLIB_DATA lacks a file (nothing else is searched then), or a folder cannot be searched.
     """
     named = named_folder()
-    if named is None:
-        return None if absent(dataset, cache_folder()) else cache_folder()
-    if missing := absent(dataset, named):
+    root = named or cache_folder()
+    missing = absent(dataset, root)
+    if missing and named:
         shown = ", ".join(f"{dataset.folder}/{name}" for name in missing[:3])
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise DatasetError(
             f"{VARIABLE}={named} lacks {len(missing)} of the {len(dataset.files)} files of {dataset.title}: "
             f"{shown}{more}; add them, or unset {VARIABLE} to download the data"
         )
-    return named
+    return None if missing else root
 
 
 def absent(dataset, root):
-    """Names of the files of a data set that `root` lacks, sorted.
-
-    Raises
-    ------
-    DatasetError
-        If a folder cannot be searched, for lack of permission, say.
-    """
+    """Names of the files of a data set that `root` lacks, sorted; DatasetError if it cannot be searched."""
     return [name for name in sorted(dataset.files) if not is_file(root / dataset.folder / name)]
 
 
@@ -170,32 +154,19 @@ def _mode(path):
 
 
 def read(dataset, root, name):
-    """Content of one file of a data set, verified.
-
-    Raises
-    ------
-    DatasetError
-        If the content is not the pinned one, or cannot be read.
-    """
+    """Content of one file of a data set; DatasetError if it is not the pinned one, or cannot be read."""
     path = root / dataset.folder / name
-    try:
-        return verified(_content(path), dataset.files[name])
-    except (OSError, MemoryError) as error:
-        raise unreadable(path, error) from error
-    except WrongContentError as error:
-        raise DatasetError(
-            f"{path} is not the {dataset.title} file: {error}; remove it and get it again"
-        ) from error
-
-
-def _content(path):
-    """Bytes of a file, decompressed if its name ends in .gz."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
             # What is longer than the limit is cut, and its digest wrong: a gzip bomb does no harm.
-            return file.read(LARGEST)
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise WrongContentError(f"it is damaged: {error}") from error
+            return verified(file.read(LARGEST), dataset.files[name])
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:  # before OSError, which the first of them is
+        wrong = f"it is damaged: {error}"
+    except WrongContentError as error:
+        wrong = str(error)
+    except (OSError, MemoryError) as error:
+        raise unreadable(path, error) from error
+    raise DatasetError(f"{path} is not the {dataset.title} file: {wrong}; remove it and get it again")
 
 
 def verified(data, expected):
@@ -221,8 +192,6 @@ def reason(error):
 
 
 def is_of_the_system(error):
-    """Whether an error is the machine's (rights, open files, a failing disk), and no matter of content.
-
-    Readers of damaged files raise OSError too, without a number, or jump to where no file can be (EINVAL).
-    """
+    """Whether an error is the machine's (rights, open files, a failing disk), and no matter of content."""
+    # Readers of damaged files raise OSError too, without a number, or jump to where no file can be (EINVAL).
     return isinstance(error, OSError) and error.errno not in (None, errno.EINVAL)

@@ -18,7 +18,8 @@ test   chelsea, flower, gravel                                 1,000, 100 of eac
 =====  ======================================================  ========================
 
 Brick, grass and gravel are textures. All 5,000 digits are from MNIST's training set.
-`load_folder` takes the pictures of any folder.
+`load_folder` takes the pictures of any folder.  A `DatasetError` says what is missing, wrong or cannot be
+downloaded, and what to do about it.
 
 ``python -m gmmlib.data status`` says what is on the machine, ``... fetch`` gets what is not.
 """
@@ -28,6 +29,7 @@ import hashlib
 import io
 import sys
 import time
+from collections import deque
 from typing import NamedTuple
 
 import numpy as np
@@ -66,11 +68,7 @@ class Availability(NamedTuple):
 def load_mnist(split, scale="paper"):
     """Load handwritten digits and their classes.
 
-    Parameters
-    ----------
-    split : {"train", "test"}
-        60,000 and 10,000 digits at paper scale, 4,000 and 1,000 at sample scale.
-    scale : {"paper", "sample"}
+    The `split` is "train" or "test": 60,000 and 10,000 digits at paper scale, 4,000 and 1,000 at "sample".
 
     Returns
     -------
@@ -78,20 +76,14 @@ def load_mnist(split, scale="paper"):
         Grey levels from 0 (background) to 1 (ink).
     labels : ndarray of int64, (N,)
         The digit, 0 to 9.
-
-    Raises
-    ------
-    DatasetError
-        If the data are missing, wrong or cannot be downloaded.
     """
     _check("split", split, MNIST_PARTS)
     _check("scale", scale, SCALES)
     if scale == "sample":
         pixels, labels = bundled.digits()[split]
         return pixels / 255, labels.copy()
-    dataset, root = DATASETS["mnist"], _folder("mnist")
-    images = catalogue.read(dataset, root, f"{MNIST_PARTS[split]}-images-idx3-ubyte.gz")
-    labels = catalogue.read(dataset, root, f"{MNIST_PARTS[split]}-labels-idx1-ubyte.gz")
+    names = (f"{MNIST_PARTS[split]}-{part}-ubyte.gz" for part in ("images-idx3", "labels-idx1"))
+    images, labels = _read("mnist", names)
     # idx: four numbers of 32 bits before the pixels, two before the labels.
     pixels = np.frombuffer(images, np.uint8, offset=16).reshape(-1, 28, 28)
     return pixels / 255, np.frombuffer(labels, np.uint8, offset=8).astype(np.int64)
@@ -100,46 +92,29 @@ def load_mnist(split, scale="paper"):
 def load_bsds(split, scale="paper"):
     """Load grey photographs.
 
-    Parameters
-    ----------
-    split : {"train", "val", "test"}
-        200, 100 and 200 photographs at paper scale, 6, 2 and 3 at sample scale.
-    scale : {"paper", "sample"}
+    The `split` is "train", "val" or "test": 200, 100 and 200 photographs at paper scale, 321 x 481 or
+    481 x 321 pixels, and 6, 2 and 3 at sample scale.
 
     Returns
     -------
     list of ndarray, (H, W)
         Luma, (0.299 R + 0.587 G + 0.114 B) / 255, in [0, 1], not rounded to 8 bits; in the order of
-        the file names, compared as text. At paper scale 321 x 481 or 481 x 321 pixels.
-
-    Raises
-    ------
-    DatasetError
-        If the data are missing, wrong or cannot be downloaded.
+        the file names, compared as text.
     """
     _check("split", split, BSDS_SPLITS)
     _check("scale", scale, SCALES)
     if scale == "sample":
         return [pictures.grey(io.BytesIO(encoded)) for encoded in bundled.photographs(split)]
-    dataset, root = DATASETS["bsds"], _folder("bsds")
-    names = sorted(name for name in dataset.files if name.startswith(f"{split}/"))
-    return [pictures.grey(io.BytesIO(catalogue.read(dataset, root, name))) for name in names]
+    names = sorted(name for name in DATASETS["bsds"].files if name.startswith(f"{split}/"))
+    return [pictures.grey(io.BytesIO(encoded)) for encoded in _read("bsds", names)]
 
 
 def digest(name, scale):
-    """Identify the content of a data set without reading it.
+    """Identify the content of "mnist" or "bsds" without reading it: a sha256 in hexadecimal.
 
-    Parameters
-    ----------
-    name : {"mnist", "bsds"}
-    scale : {"paper", "sample"}
-
-    Returns
-    -------
-    str
-        A sha256 in hexadecimal. At paper scale it is taken over the pinned digests of the files; at
-        sample scale it is itself pinned: over every array of the splits train, val and test in this
-        order (images, then labels), the text of its shape, then its bytes in C order.
+    At paper scale it is taken over the pinned digests of the files; at sample scale it is itself pinned: over
+    every array of the splits train, val and test in this order (images, then labels), the text of its shape,
+    then its bytes in C order.
     """
     _check("name", name, DATASETS)
     _check("scale", scale, SCALES)
@@ -150,50 +125,30 @@ def digest(name, scale):
 
 
 def available(timeout=8.0):
-    """Say whether the paper-scale data are on this machine or can be downloaded now.
+    """Say whether the paper-scale data are on this machine or can be downloaded now: an `Availability`.
 
     Files are only looked for, not verified. Of each data set that is missing, one mirror has to
     answer a HEAD request within `timeout` seconds in all.
-
-    Returns
-    -------
-    Availability
-        ``ok``, and the ``reason`` in words.
-
-    Raises
-    ------
-    DatasetError
-        If GMMLIB_DATA is set but lacks a file.
     """
     deadline = time.monotonic() + timeout
     roots = {name: catalogue.locate(dataset) for name, dataset in DATASETS.items()}
     asked = {name: download.ask(DATASETS[name], timeout) for name in roots if roots[name] is None}
     notes, complaints = [], []
     for name, root in roots.items():
-        title = DATASETS[name].title
-        if root is not None:
-            notes.append(f"{title} found in {catalogue.place(root)}")
-            continue
-        mirror, failed = download.answer(asked[name], deadline)
-        notes.append(f"{title} can be downloaded from {mirror}")
-        complaints += failed
+        if root is None:
+            mirror, failed = download.answer(asked[name], deadline)
+            complaints += failed
+        where = f"found in {catalogue.place(root)}" if root else f"can be downloaded from {mirror}"
+        notes.append(f"{DATASETS[name].title} {where}")
     if complaints:
         return Availability(False, "no download: " + "; ".join(complaints))
     return Availability(True, ", ".join(notes))
 
 
 def fetch():
-    """Download the paper-scale data sets that are not on this machine, and verify every file.
-
-    Raises
-    ------
-    DatasetError
-        If the data are missing from GMMLIB_DATA, wrong, or cannot be downloaded.
-    """
+    """Download the paper-scale data sets that are not on this machine, and verify every file."""
     for name, dataset in DATASETS.items():
-        root = _folder(name)
-        for file in sorted(dataset.files):
-            catalogue.read(dataset, root, file)
+        deque(_read(name, sorted(dataset.files)), maxlen=0)
 
 
 def _check(argument, got, allowed):
@@ -202,13 +157,14 @@ def _check(argument, got, allowed):
         raise ValueError(f"{argument}: expected one of {expected}, got {got!r}")
 
 
-def _folder(name):
-    """The folder that holds a data set, after a download if need be."""
+def _read(name, files):
+    """Yield the content of files of a data set, after a download if need be."""
     root = catalogue.locate(DATASETS[name])
     if root is None:
         root = catalogue.cache_folder()
         download.download(DATASETS[name], root)
-    return root
+    for file in files:
+        yield catalogue.read(DATASETS[name], root, file)
 
 
 def main(arguments=None):
@@ -226,7 +182,3 @@ def main(arguments=None):
     except KeyboardInterrupt:
         print("interrupted; what had not arrived whole is not kept", file=sys.stderr)
         return 130
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,8 +1,8 @@
 """Download a data set with pooch: from mirror to mirror, verified, put in place by a rename.
 
-Everything arrives in a hidden folder beside its destination and is verified there. A download that is
-interrupted, killed or overtaken by another process therefore never leaves half a file under a final
-name; at worst it leaves the hidden folder, which a later download sweeps away.
+Everything arrives in a hidden folder beside its destination and is verified there, so a download that is
+interrupted, killed or overtaken by another process never leaves half a file under a final name; at worst it
+leaves the hidden folder, which a later download sweeps away.
 """
 
 import os
@@ -29,13 +29,7 @@ class MirrorError(Exception):
 
 
 def download(dataset, root):
-    """Download what the folder `root` lacks of a data set.
-
-    Raises
-    ------
-    DatasetError
-        If no mirror delivers, with the reason of each, or if `root` cannot be written.
-    """
+    """Download what the folder `root` lacks of a data set, or say by a DatasetError why this fails."""
     try:
         root.mkdir(parents=True, exist_ok=True)
         _sweep(root)
@@ -44,7 +38,11 @@ def download(dataset, root):
             return
         with tempfile.TemporaryDirectory(dir=root, prefix=STAGE, ignore_cleanup_errors=True) as stage:
             _fill(dataset, Path(stage), missing)
-            _put_in_place(Path(stage), root / dataset.folder, missing)
+            for name in missing:
+                target = root / dataset.folder / name
+                target.parent.mkdir(parents=True, exist_ok=True)
+                if not target.exists():  # what has come to be there meanwhile stays
+                    os.replace(Path(stage) / name, target)
     except (OSError, MemoryError) as error:
         raise DatasetError(
             f"{dataset.title} cannot be stored in {root}: {catalogue.reason(error)}; make room or allow "
@@ -60,22 +58,16 @@ def _sweep(root):
                 shutil.rmtree(old, ignore_errors=True)
 
 
-def _put_in_place(stage, final, missing):
-    """Rename file by file; what has come to be there meanwhile stays."""
-    for name in missing:
-        target = final / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if not target.exists():
-            os.replace(stage / name, target)
-
-
 def _fill(dataset, stage, missing):
     """Bring the missing files into `stage` from the first mirror that has them right."""
     reasons = []
     for mirror in dataset.mirrors:
-        bring = _from_folder if mirror.inside is None else _from_archive
         try:
-            return bring(dataset, mirror, stage, missing)
+            if mirror.inside is not None:
+                return _from_archive(dataset, mirror, stage, missing)
+            for name in missing:  # what an earlier mirror brought is kept
+                _get(mirror.url + name, stage / name, dataset.containers[name], catalogue.LARGEST)
+            return
         except (OSError, ValueError, MirrorError) as error:  # a header can be nonsense
             if catalogue.is_of_the_system(error):
                 raise
@@ -85,12 +77,6 @@ def _fill(dataset, stage, missing):
         f"Try again later, or set {catalogue.VARIABLE} to a folder that holds {dataset.folder}/ "
         f'({min(dataset.files)}, ...), or use scale="sample", which needs no download.'
     )
-
-
-def _from_folder(dataset, mirror, stage, missing):
-    """Fetch file after file; what an earlier mirror brought is kept."""
-    for name in missing:
-        _get(mirror.url + name, stage / name, dataset.containers[name], catalogue.LARGEST)
 
 
 def _from_archive(dataset, mirror, stage, missing):
@@ -115,22 +101,21 @@ def _from_archive(dataset, mirror, stage, missing):
 
 def _get(url, path, digest, limit):
     """Fetch one file, unless it is there; verified, with a progress bar, and tried again if it fails."""
-    pooch = _pooch()
-    fetch = pooch.HTTPDownloader(
+    fetch = _pooch().HTTPDownloader(
         progressbar=True,
         chunk_size=2**16,
         timeout=TIMEOUTS,
         headers={"Accept-Encoding": "identity"},  # a gzip file must arrive as it lies on the server
-        hooks={"response": _close_redirect},
+        # What comes beside a redirect is left unread: requests would keep all of it in memory.
+        hooks={"response": lambda answer, **_: answer.close() if answer.is_redirect else None},
     )
 
     def bounded(url, path, puller):
         with open(path, "wb") as file:
             fetch(url, _Bounded(file, limit), puller)
 
-    pooch.Pooch(
-        path.parent, "", {path.name: digest}, {path.name: url}, retry_if_failed=RETRIES, allow_updates=False
-    ).fetch(path.name, downloader=bounded)
+    files = _pooch().Pooch(path.parent, "", {path.name: digest}, {path.name: url}, RETRIES, False)
+    files.fetch(path.name, downloader=bounded)
 
 
 def _pooch():
@@ -138,12 +123,6 @@ def _pooch():
     with extra("data"):
         import pooch
     return pooch
-
-
-def _close_redirect(response, **_):
-    """Leave unread what comes beside a redirect: requests would keep all of it in memory."""
-    if response.is_redirect:
-        response.close()
 
 
 class _Bounded:
@@ -159,38 +138,34 @@ class _Bounded:
 
 
 def ask(dataset, timeout):
-    """Ask all mirrors at once whether they have a data set: [(address, Future of what is wrong, or "")].
+    """Ask all mirrors at once whether they have a data set: {Future of what is wrong, or "": address}.
 
     A name look-up can take longer than any timeout, so the caller waits no longer than it likes, and the
     daemon threads do not keep the program alive.
     """
-    asked, downloader = [], _pooch().HTTPDownloader(timeout=timeout)
+    asked, downloader = {}, _pooch().HTTPDownloader(timeout=timeout)
+
+    def look(url, future):
+        try:
+            there = downloader(url, None, None, check_only=True)
+            future.set_result("" if there else "does not have it")
+        except Exception as error:  # whatever it is, somebody waits for the answer
+            future.set_result(_what_failed(error))
+
     for mirror in dataset.mirrors:
         url = mirror.url if mirror.inside else mirror.url + min(dataset.files)
-        asked.append((mirror.url, Future()))
-        Thread(target=_look, args=(downloader, url, asked[-1][1]), daemon=True).start()
+        asked[future := Future()] = mirror.url
+        Thread(target=look, args=(url, future), daemon=True).start()
     return asked
 
 
-def _look(downloader, url, future):
-    try:
-        there = downloader(url, None, None, check_only=True)
-        future.set_result("" if there else "does not have it")
-    except Exception as error:  # whatever it is, somebody waits for the answer
-        future.set_result(_what_failed(error))
-
-
 def answer(asked, deadline):
-    """The address of a mirror that has the data set, and the complaints if there is none.
-
-    `deadline` is on the monotonic clock.
-    """
-    futures = {future: url for url, future in asked}
+    """The address of a mirror that has the data set by a monotonic time, or None and the complaints."""
     with suppress(TimeoutError):
-        for future in as_completed(futures, timeout=max(0.0, deadline - time.monotonic())):
+        for future in as_completed(asked, timeout=max(0.0, deadline - time.monotonic())):
             if not future.result():
-                return futures[future], []
-    return None, [f"{url} {future.result() if future.done() else 'did not answer'}" for url, future in asked]
+                return asked[future], []
+    return None, [f"{url} {f.result() if f.done() else 'did not answer'}" for f, url in asked.items()]
 
 
 def _what_failed(error):

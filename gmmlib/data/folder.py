@@ -39,7 +39,8 @@ def load_folder(path, *, recursive=False, min_side=1):
     A picture is known by its content, whatever its name: every format that Pillow reads is taken, at
     every depth and in every mode. It is shown as a viewer shows it: upright by the orientation that the
     camera noted, the first frame of several, transparency over white. Colour profiles are not applied.
-    The result is a named tuple.
+    The result is a `Photographs`; DatasetError if there is no such folder, it cannot be opened, or no picture
+    in it could be taken.
 
     Parameters
     ----------
@@ -54,11 +55,10 @@ def load_folder(path, *, recursive=False, min_side=1):
     Returns
     -------
     images : list of ndarray, (H, W)
-        Float64, luma as of `load_bsds`, (0.299 R + 0.587 G + 0.114 B), from 0 (black) to 1 (white) by the
-        type of the file: levels of 8 bits are divided by 255, of 12 by 4095, of 16 by 65535, of 32 by
-        2**32 - 1 (signed ones of 16 or 32 bits by 2**15 - 1 or 2**31 - 1), and floats are as they are.
-        Nothing is stretched to the levels that a picture uses. Colours of 16 bits are read to 8. A picture
-        of 12 million pixels takes 96 MB.
+        Float64, luma as of `load_bsds`, from 0 (black) to 1 (white) by the type of the file: levels of 8 bits
+        are divided by 255, of 12 by 4095, of 16 by 65535, of 32 by 2**32 - 1 (signed ones by 2**15 - 1 or
+        2**31 - 1), and floats are as they are; nothing is stretched to the levels that a picture uses.
+        Colours of 16 bits are read to 8. A picture of 12 million pixels takes 96 MB.
     paths : list of Path
         The file of each image, in the order of the names, compared as text, folder by folder.
     skipped : list of (path, reason)
@@ -66,29 +66,13 @@ def load_folder(path, *, recursive=False, min_side=1):
         pictures with floats outside [0, 1], with levels below 0, or of more pixels than Pillow opens
         (178 million); sub-folders that were not entered. Hidden files and folders, whose names begin with
         a dot, are left out without mention.
-
-    Raises
-    ------
-    DatasetError
-        If there is no such folder, it cannot be opened, or no picture in it could be taken.
-    ValueError
-        If an argument is not of the kind above.
-
-    Examples
-    --------
-    >>> images, paths, skipped = datasets.load_folder("photographs", recursive=True)  # doctest: +SKIP
-    >>> for path, reason in skipped:  # doctest: +SKIP
-    ...     print(path, reason)
     """
     folder = _folder(path)
-    if not isinstance(recursive, bool):
-        raise ValueError(f"recursive must be True or False; got {recursive!r}.")
+    _checks.truth(recursive, "recursive")
     min_side = _checks.positive_integer(min_side, "min_side")
     photographs = Photographs([], [], [])
     for file, reason in _search(folder, recursive):
-        image = None
-        if reason is None:
-            image, reason = _read(file, min_side)
+        image, reason = _read(file, min_side) if reason is None else (None, reason)
         if image is None:
             photographs.skipped.append(Skipped(file, reason))
         else:
@@ -100,10 +84,7 @@ def load_folder(path, *, recursive=False, min_side=1):
 
 
 def _folder(path):
-    try:
-        name = os.fspath(path)
-    except TypeError:
-        name = None
+    name = os.fspath(path) if isinstance(path, str | os.PathLike) else None
     if not isinstance(name, str) or not name or "\0" in name:
         raise ValueError(f"path must be the name of a folder, a str or a Path; got {path!r}.")
     return Path(os.path.expanduser(name))

@@ -11,18 +11,8 @@ DRAWS_AT_ONCE = 65_536
 def sample_patches(images, side, count, rng, min_std=0.0):
     """Draw square patches at random, uniformly over all positions in all images.
 
-    Parameters
-    ----------
-    images : sequence of ndarray, (height, width)
-        Grey levels; sizes may differ.
-    side : int
-        Patch height and width, in pixels.
-    count : int
-        Patches to keep.
-    rng : Generator or int
-        Where the randomness comes from.
-    min_std : float
-        Patches whose standard deviation is below it are drawn again, in grey levels.
+    The images are grey levels (height, width) of any sizes.  Patches whose standard deviation is below
+    `min_std`, in grey levels, are drawn again; ValueError if that are almost all.
 
     Returns
     -------
@@ -30,12 +20,6 @@ def sample_patches(images, side, count, rng, min_std=0.0):
         Float64, as they are in the images: see `remove_mean`.
     kept : float
         Fraction of the draws whose standard deviation reached `min_std`.
-
-    Raises
-    ------
-    ValueError
-        If an argument is out of range, a patch is larger than an image, or (almost) no patch
-        reaches `min_std`.
     """
     side = _checks.positive_integer(side, "side")
     count = _checks.positive_integer(count, "count")
@@ -51,11 +35,9 @@ def sample_patches(images, side, count, rng, min_std=0.0):
     while accepted < count:
         batch = _gather(windows, ends, rng.integers(ends[-1], size=DRAWS_AT_ONCE))
         good = np.flatnonzero(batch.std(axis=(1, 2)) >= min_std)
-        if len(good) > count - accepted:
-            good = good[: count - accepted]
-            drawn += good[-1] + 1  # draws after the last one needed do not count
-        else:
-            drawn += len(batch)
+        enough = len(good) > count - accepted
+        good = good[: count - accepted]
+        drawn += good[-1] + 1 if enough else len(batch)  # draws after the last one needed do not count
         patches[accepted : accepted + len(good)] = batch[good]
         accepted += len(good)
         if accepted < count and accepted * 1000 < drawn:

@@ -11,7 +11,7 @@ import numpy as np
 from gmmlib._extras import extra
 
 with extra("data"):
-    from PIL import ExifTags, Image, ImageCms
+    from PIL import ExifTags, Image, ImageCms, ImageOps
 
 LUMA = 299, 587, 114  # thousandths
 WIDE = {"I", "I;16", "I;16L", "I;16B", "I;16N", "F"}  # Pillow's names of grey beyond 8 bits
@@ -20,17 +20,6 @@ BITS = {("PNG", "I;16"): 16, ("PNG", "I"): 16, ("PPM", "I"): 16, ("JPEG2000", "I
 BITS |= {("IM", "I;16"): 16, ("IM", "I"): 31}
 WHITE_IS_ZERO = 0
 SIGNED = 2
-
-# From the pixels as they are stored to the picture, by the number that a camera writes beside them.
-TURNS = {
-    2: lambda a: a[:, ::-1],
-    3: lambda a: a[::-1, ::-1],
-    4: lambda a: a[::-1],
-    5: lambda a: a.T,
-    6: lambda a: a[::-1].T,
-    7: lambda a: a[::-1, ::-1].T,
-    8: lambda a: a[:, ::-1].T,
-}
 
 
 class NoGreyError(Exception):
@@ -51,10 +40,13 @@ def grey(file):
                     "the first page is a preview of a larger picture; convert it to JPEG, PNG or TIFF"
                 )
             image.load()
+            try:
+                ImageOps.exif_transpose(image, in_place=True)
+            except Exception as error:  # damaged notes, of any kind, beside pixels that are whole
+                if isinstance(error, MemoryError):
+                    raise
             wide = image.mode in WIDE or _sample_format(tags) == SIGNED
-            levels = _beyond_8_bits(image, tags) if wide else _luma(image)
-            turn = TURNS.get(_orientation(image), lambda a: a)
-    return np.ascontiguousarray(turn(levels))
+            return _beyond_8_bits(image, tags) if wide else _luma(image)
 
 
 def _luma(image):
@@ -110,10 +102,3 @@ def _beyond_8_bits(image, tags):
 
 def _sample_format(tags):
     return tags.get(ExifTags.Base.SampleFormat, (1,))[0]
-
-
-def _orientation(image):
-    try:
-        return image.getexif().get(ExifTags.Base.Orientation)
-    except Exception:  # damaged notes, of any kind, beside pixels that are whole
-        return None

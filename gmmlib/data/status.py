@@ -5,22 +5,15 @@ from gmmlib.data.catalogue import DATASETS, DatasetError
 
 
 def show():
-    """Print what is where; return whether every file is there and right.
-
-    Raises
-    ------
-    DatasetError
-        If GMMLIB_DATA is not a folder.
-    """
+    """Print what is where; return whether every file is there and right."""
     root = catalogue.named_folder() or catalogue.cache_folder()
     print(f"data folder: {catalogue.place(root)}")
     print(f"{'data set':<10}{'files':>10}  {'verified':<10}where")
     trouble = []
     for dataset in DATASETS.values():
         count, verified, complaints = _look(dataset, root)
-        print(
-            f"{dataset.title:<10}{f'{count}/{len(dataset.files)}':>10}  {verified:<10}{root / dataset.folder}"
-        )
+        share, where = f"{count}/{len(dataset.files)}", root / dataset.folder
+        print(f"{dataset.title:<10}{share:>10}  {verified:<10}{where}")
         trouble += complaints
     for line in trouble:
         print(line)

@@ -27,9 +27,7 @@ class Algorithm:
     Attributes
     ----------
     beta : float
-        The power of the E-step that `begin` made ready.  The log joints must be raised to it *before*
-        posteriors that cannot be seen in float64 are set to 0, so the E-step does it (`normalise` of
-        `gmmlib.posterior`), not the call.
+        The power of the E-step that `begin` made ready, to which `gmmlib.posterior.normalise` raises.
     """
 
     NAMES = ("em", "sem", "cem", "annealed")
@@ -39,8 +37,7 @@ class Algorithm:
         self.name, self._next_beta, self._rate = self.checked(setting)
         self.n_rows = n_rows
         self.beta = 1.0
-        if self.name == "sem":
-            self.rng = _checks.generator(random_state).spawn(1)[0]
+        self.rng = _checks.generator(random_state).spawn(1)[0] if self.name == "sem" else None
 
     @classmethod
     def checked(cls, setting):
@@ -74,7 +71,7 @@ class Algorithm:
 
     def begin(self):
         """Draw for all rows of an E-step at once, so that chunks and threads change nothing."""
-        if self.name == "sem":
+        if self.rng is not None:
             self.height = self.rng.random(self.n_rows)
         self._advance()
 
@@ -84,13 +81,13 @@ class Algorithm:
 
     def state(self):
         """What JSON can hold of the stream; `restore` goes on from it."""
-        return {"stream": streams.state(self.rng if self.name == "sem" else None)}
+        return {"stream": streams.state(self.rng)}
 
     def restore(self, state, n_steps):
         """Go on as after the E-step, the `n_steps`-th, at which `state` was taken."""
         for _ in range(n_steps):
             self._advance()
-        streams.restore(self.rng if self.name == "sem" else None, state["stream"])
+        streams.restore(self.rng, state["stream"])
 
     def __call__(self, resp, rows):
         """Change the posteriors (n, K) of a slice of rows in place."""

@@ -1,8 +1,7 @@
 """A fit that is killed goes on where it was: its state after each E-step, on disk.
 
-The M-step that follows is a function of the statistics alone, so a fit that goes on from a checkpoint
-takes the steps, to the last bit, that it would have taken.  A checkpoint knows all that decides those bits,
-and no other fit is given it.
+The M-step that follows is a function of the statistics alone, so a fit goes on as it would have, to the last
+bit.  A checkpoint knows all that decides those bits, and no other fit is given it.
 """
 
 import hashlib
@@ -10,7 +9,7 @@ import numbers
 import os
 import re
 import stat
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 import numpy as np
@@ -43,22 +42,12 @@ class State(NamedTuple):
 class Checkpoint:
     """The file of one fit, which has it for itself inside a ``with`` block.
 
-    Parameters
-    ----------
-    model : estimator
-        Its `checkpoint` is the path, or None: then there is never a state, and nothing is written.  Its
-        class and all its settings, with the exception of `FREE`, tell one fit from another: numbers and text
-        by value, arrays by type, shape and digest, random streams by state.
-    X, weight : ndarray
-        Data and row weights, as they come.
-    start : mapping, optional
-        Parameters that a warm start begins with.
-
-    Raises
-    ------
-    ValueError, OSError
-        If the path cannot be one of a file (`gmmlib.storage.target`), a setting cannot be told from another,
-        or, on entering the block, if another fit has the file or the folder cannot be written to.
+    `model.checkpoint` is the path, or None: then there is never a state, and nothing is written.  The class
+    of the model and all its settings, with the exception of `FREE`, tell one fit from another, and so do the
+    data, the row weights and the parameters that a warm `start` begins with: numbers and text by value,
+    arrays by type, shape and digest, random streams by state.  ValueError or OSError if the path cannot be
+    one of a file (`gmmlib.storage.target`), a setting cannot be told from another, or, on entering the block,
+    if another fit has the file or the folder cannot be written to.
     """
 
     def __init__(self, model, X, weight, start=None):
@@ -80,30 +69,20 @@ class Checkpoint:
         self._seen = None  # of the file that we have read or written last
 
     def __enter__(self):
-        if self.path is not None:
-            self._lock = _alone(self.path)
-            self._temporary = self._lock.__enter__()
+        self._lock = nullcontext() if self.path is None else _alone(self.path)
+        self._temporary = self._lock.__enter__()
         return self
 
     def __exit__(self, *error):
-        if self.path is not None:
-            self._lock.__exit__(*error)
+        self._lock.__exit__(*error)
 
     def read(self, check):
         """The `State` to go on from, or None if there is no file.
 
         It is that of this very fit, but that `max_iter` may have risen and `tol` fallen.  A random stream
-        of the model is put where the start of the fit has left it.
-
-        Parameters
-        ----------
-        check : callable
-            Called with the state; a ValueError says why no fit can have left it.
-
-        Raises
-        ------
-        gmmlib.storage.ModelFileError
-            If the file is unreadable, belongs to another fit or is no checkpoint.  Nothing is removed.
+        of the model is put where the start of the fit has left it.  ``check(state)`` raises ValueError if no
+        fit can have left it.  `gmmlib.storage.ModelFileError` if the file is unreadable, belongs to another
+        fit or is no checkpoint; nothing is removed.
         """
         if self.path is None or not self.path.exists():
             return None
@@ -111,7 +90,11 @@ class Checkpoint:
             seen = _signature(self.path)
             record, arrays = storage.read(self.path, self.kind, self._names)
             trace = _contents.trace(arrays.pop("log_likelihoods"), "its log_likelihoods")
-            self._check_length(trace)
+            if not 0 < len(trace) <= self.model.max_iter:
+                raise ValueError(
+                    f"it belongs to a longer fit (max_iter: iteration {len(trace)} comes next there, "
+                    f"{self.model.max_iter!r} is the last here)."
+                )
             statistics = {name: values[()] for name, values in arrays.items()}
             state = State(statistics, trace, record["algorithm"])
             check(state)
@@ -152,13 +135,6 @@ class Checkpoint:
             )
         return record["names"]
 
-    def _check_length(self, trace):
-        if not 0 < len(trace) <= self.model.max_iter:
-            raise ValueError(
-                f"it belongs to a longer fit (max_iter: iteration {len(trace)} comes next there, "
-                f"{self.model.max_iter!r} is the last here)."
-            )
-
     def writer(self, pack, algorithm=None):
         """What `em` calls to save statistics, which `pack` turns into arrays by name; or None."""
         if self.path is None:
@@ -190,25 +166,16 @@ class Checkpoint:
 
 
 def check_statistics(state, shapes, weight, signed=()):
-    """Refuse a state of a fit that is not that of an E-step on rows of such weights.
+    """Refuse a `State` that is not that of an E-step on rows of such weights (N,): ValueError.
 
-    Parameters
-    ----------
-    state : State
-    shapes : dict
-        Shapes of its arrays by name; "mass" (K,) is one of them.  Beside them there are the sums
-        "log_likelihood" and "weight".
-    weight : ndarray, (N,)
-    signed : tuple of str
-        Names of arrays that may hold numbers below 0.
+    `shapes` are those of its arrays by name; "mass" (K,) is one of them, and beside them there are the sums
+    "log_likelihood" and "weight".  `signed` names arrays that may hold numbers below 0.
     """
     statistics = state.statistics
     expected = shapes | {"log_likelihood": (), "weight": ()}
-    if {name: np.shape(values) for name, values in statistics.items()} != expected:
-        raise ValueError(
-            f"its arrays must have the shapes {expected}; got "
-            f"{ ({name: np.shape(values) for name, values in statistics.items()}) }."
-        )
+    got = {name: np.shape(values) for name, values in statistics.items()}
+    if got != expected:
+        raise ValueError(f"its arrays must have the shapes {expected}; got {got}.")
     for name, values in statistics.items():
         if values.dtype != np.float64 or not np.isfinite(values).all():
             raise ValueError(f"its {name} must be finite numbers in float64.")
@@ -226,10 +193,8 @@ def _described(name, value):
     value = value.item() if isinstance(value, np.generic) else value
     if value is None or isinstance(value, (bool, str)):
         yield name, value
-    elif isinstance(value, numbers.Integral):
-        yield name, int(value)
     elif isinstance(value, numbers.Real):
-        yield name, float(value)
+        yield name, int(value) if isinstance(value, numbers.Integral) else float(value)
     elif isinstance(value, streams.STREAMS):
         digest = hashlib.sha256(streams.identity(value).encode()).hexdigest()
         yield name, f"{type(value).__name__} in state {digest[:16]}"
@@ -269,12 +234,9 @@ def _signature(path):
 
 @contextmanager
 def _alone(path):
-    """Have a path for oneself; yields the private name under which to write what is to be put there.
-
-    Beside the path there is a file that is locked while the block lasts: by the kernel, so that a process
-    that is killed holds it no longer.  It names the private file, so that what a killed fit leaves is found
-    and removed, and nothing else ever is.
-    """
+    """Have a path for oneself; yields the private name under which to write what is to be put there."""
+    # A file beside it is locked by the kernel, so that a process that is killed holds it no longer.  It names
+    # the private file, so that what a killed fit leaves is found and removed, and nothing else ever is.
     lock = path.with_name(f".{path.name}.lock")
     try:
         handle, ours = _locked(lock)

@@ -7,11 +7,9 @@ from contextlib import contextmanager
 
 @contextmanager
 def deferred():
-    """Note the first SIGINT instead of raising; yields a function that says whether one came.
-
-    The second one raises at once, as ever.  Where Python would not raise KeyboardInterrupt (outside the
-    main thread, or under a handler of somebody else's) nothing is changed.
-    """
+    """Note the first SIGINT, and let the second raise; yields a function that says whether one came."""
+    # Where Python would not raise KeyboardInterrupt (outside the main thread, or under a handler of somebody
+    # else's) nothing is changed.
     came = threading.Event()
     ours = threading.current_thread() is threading.main_thread()
     if not ours or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:

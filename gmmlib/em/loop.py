@@ -1,16 +1,13 @@
-"""The EM loop and its trace; it knows no model.
+"""The EM loop and its trace; it knows no model: statistics and parameters pass through as they are."""
 
-Statistics and parameters pass through as they are; how statistics add up is the matter of
-`gmmlib.em.workers`.
-"""
-
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from gmmlib import _checks
-from gmmlib._extras import progress_bar as tqdm
+from gmmlib._extras import progress_bar
 from gmmlib.em import interrupts
 
 ROUNDING = 1e-10  # of a log-likelihood: sums over millions of rows are better
@@ -69,58 +66,27 @@ def em(
     progress=False,
     pruned=lambda: False,
 ):
-    """Alternate E- and M-steps.
+    """Alternate E- and M-steps: the parameters whose log-likelihood is the last of the `Trace`, and this.
 
-    Ctrl-C takes effect after the next E-step, when parameters and trace belong together: the run ends, and
-    `Trace.pass_on_interrupt` raises KeyboardInterrupt as soon as the caller has kept them.  A second Ctrl-C
-    raises at once.
+    FloatingPointError if the log-likelihood is not finite; ConvergenceWarning if `max_iter` ended a run that
+    `tol` was to end, or the log-likelihood fell by more than rounding.  Ctrl-C takes effect after the next
+    E-step, when parameters and trace belong together: the run ends, and `Trace.pass_on_interrupt` raises
+    KeyboardInterrupt as soon as the caller has kept them.  A second Ctrl-C raises at once.
 
-    Parameters
-    ----------
-    start : object or Saved
-        Parameters to start from, or an earlier run to go on with.
-    e_step : callable
-        Parameters to (statistics, mean log-likelihood in nats per row).
-    m_step : callable
-        Statistics to parameters.
-    max_iter : int
-        Iterations at most.
-    tol : float
-        Stop when an iteration changes the mean log-likelihood by less; 0 never stops early, and nor does
-        an algorithm that has not settled.
-    algorithm : Algorithm, optional
-        Made ready before each E-step, which applies it.
-    callback : callable, optional
-        Called as ``callback(parameters, log_likelihoods)`` at the start and after each iteration;
-        a true result stops the run.
-    save : callable, optional
-        Called as ``save(statistics, log_likelihoods)`` before each M-step, with what a `Saved` needs.
-    progress : bool
-        Show a progress bar on standard error.
-    pruned : callable, optional
-        Whether the last M-step removed components: then no climb is promised.
-
-    Returns
-    -------
-    parameters : object
-        Those whose log-likelihood is the last of the trace.
-    trace : Trace
-
-    Raises
-    ------
-    FloatingPointError
-        If the log-likelihood is not finite.
-
-    Warns
-    -----
-    ConvergenceWarning
-        If `max_iter` ended a run that `tol` was to end, or the log-likelihood fell by more than rounding.
+    `start` is parameters, or a `Saved` run to go on with.  ``e_step(parameters)`` gives statistics and the
+    mean log-likelihood in nats per row, ``m_step(statistics)`` parameters.  `max_iter`, `tol` and `progress`
+    are those of `gmmlib.base.LearnedByEM`.  An `Algorithm` is made ready before each E-step, which applies
+    it; `tol` stops none that has not settled.  ``callback(parameters, log_likelihoods)`` comes at the start
+    and after each iteration, and a true result stops; ``save(statistics, log_likelihoods)`` before each
+    M-step, with what a `Saved` needs.  ``pruned()`` says whether the last M-step removed components: then no
+    climb is promised.
     """
     earlier = isinstance(start, Saved)
     parameters = m_step(start.statistics) if earlier else start
     trace = list(map(float, start.log_likelihoods)) if earlier else []
     falls, level = [], -np.inf
-    bar = tqdm(total=max_iter, initial=len(trace), desc="EM", unit="it", disable=not progress)
+    shown = {"total": max_iter, "initial": len(trace), "desc": "EM", "unit": "it"}
+    bar = progress_bar(**shown) if progress else nullcontext()
     with interrupts.deferred() as interrupted, bar:
         while True:
             if algorithm is not None:
@@ -136,7 +102,8 @@ def em(
             if not pruned() and level - trace[-1] > ROUNDING * max(1.0, abs(level)):
                 falls.append((level - trace[-1], len(trace) - 1))
             level = trace[-1] if algorithm is None or algorithm.climbs else -np.inf
-            bar.set_postfix(nats=f"{log_likelihood:.4f}", refresh=False)
+            if progress:
+                bar.set_postfix(nats=f"{log_likelihood:.4f}", refresh=False)
             try:
                 stop = callback is not None and callback(parameters, trace)
             except KeyboardInterrupt:
@@ -150,7 +117,8 @@ def em(
                 _report(falls, len(trace) - 1, tol > 0 and not (stop or converged or interrupted()), tol)
                 return parameters, Trace(np.array(trace), converged, interrupted() and not done)
             parameters = m_step(statistics)
-            bar.update()
+            if progress:
+                bar.update()
 
 
 def _report(falls, n_iter, unfinished, tol):

@@ -2,8 +2,8 @@ r"""Split-and-merge EM: leave a local optimum by making one component of two and
 
 EM keeps as many components in a region as started there.  A *move* merges components i and j and splits
 component k in two, so that their number stays; a few EM steps follow, and the move is kept only if the
-log-likelihood is higher than before it (Ueda, Nakano, Ghahramani and Hinton 2000).  So the objective never
-falls, whatever the moves.
+log-likelihood is higher than before it, so the objective never falls (Ueda, Nakano, Ghahramani and Hinton
+2000, Neural Computation 12, 2109-2128).
 
 Moves are tried by the gain they promise, the gain of the split less the loss of the merger:
 
@@ -15,10 +15,9 @@ Moves are tried by the gain they promise, the gain of the split less the loss of
   .. math:: \tfrac12 \big[ m_i \log \tfrac{|\Sigma|}{|\Sigma_i|} + m_j \log \tfrac{|\Sigma|}{|\Sigma_j|} \big]
             - (m_i + m_j) \log (m_i + m_j) + m_i \log m_i + m_j \log m_j,
 
-  at least what the likelihood loses, for the samples' shares in both are free to move.
+  at least what the likelihood loses, because the samples' shares in both are free to move.
 
-The paper ranks splits by the divergence of a component from the data around it and mergers by the
-product of posteriors; the gains here are nats and can be subtracted.
+The paper ranks moves by other measures; these are nats and can be subtracted.
 """
 
 from typing import NamedTuple
@@ -43,21 +42,19 @@ class Trace(NamedTuple):
 
 
 def improve(model, X, sample_weight=None, *, n_moves=10, n_steps=5, random_state=None, callback=None):
-    """Try moves on a fitted mixture.
+    """Try moves on a fitted mixture, which is left as it is.
 
     Parameters
     ----------
     model : ConvolutionalGMM or FullGMM
-        Fitted; it is left as it is.  `FullGMM` must have free means and `min_weight=None`.  Any mixture will
-        do whose moments are averages of those of its components, that has the setting `algorithm`, and
-        the methods ``learned`` and ``log_determinants``.
+        `FullGMM` must have free means and `min_weight=None`.  Any mixture will do whose moments are averages
+        of those of its components, that has the setting `algorithm`, and the methods ``learned`` and
+        ``log_determinants``; ValueError otherwise.
     X : array-like, (N, H, W) or (N, D)
         The data it was fitted to.
     sample_weight : array-like, (N,), optional
-    n_moves : int
-        Moves to try at most.  It stops before if no move promises a gain.
-    n_steps : int
-        EM steps after each move.
+    n_moves, n_steps : int
+        Moves to try at most, fewer if none promises a gain; EM steps after each.
     random_state : int, Generator, RandomState or None
         Where the halves of a split start.
     callback : callable, optional
@@ -69,15 +66,6 @@ def improve(model, X, sample_weight=None, *, n_moves=10, n_steps=5, random_state
     model : ConvolutionalGMM or FullGMM
         A new one, fitted; its trace is that of the last move kept.
     trace : Trace
-
-    Raises
-    ------
-    ValueError
-        If the model cannot be moved or an argument cannot be used.
-
-    References
-    ----------
-    Ueda, Nakano, Ghahramani and Hinton (2000), Neural Computation 12, 2109-2128.
     """
     _check_model(model)
     n_moves = _checks.positive_integer(n_moves, "n_moves")
@@ -89,10 +77,7 @@ def improve(model, X, sample_weight=None, *, n_moves=10, n_steps=5, random_state
     current, moves = model, None
     level = float(weight @ model.score_samples(X) / weight.sum())
     levels, passes, accepted = [level], [0.0], []
-    while True:
-        stop = callback is not None and callback(current, passes[-1])
-        if stop or len(accepted) == n_moves:
-            break
+    while not (callback is not None and callback(current, passes[-1])) and len(accepted) < n_moves:
         cost = 0.0
         if moves is None:
             moves, halves, cost = promising(current, X, weight, rng)
@@ -136,10 +121,7 @@ def promising(model, X, weight, rng):
 
 
 def split(model, X, share, density, rng):
-    """The two halves of a component, the nats they gain, and the rows looked at.
-
-    `share` (N,) holds its posteriors times row weights, `density` (N,) its log densities.
-    """
+    """The two halves of a component of posteriors times weights `share` (N,), their gain, the rows used."""
     rows = np.flatnonzero(share > SEEN)
     if len(rows) < 2:
         return None, -np.inf, 0

@@ -70,15 +70,8 @@ _one_blas_thread = _OneBlasThread()
 class Workers:
     """As many threads as BLAS would use, each with a chunk of rows and a BLAS of one thread.
 
-    A chunk is made of whole blocks: rows are handled a block at a time, and a block is what is summed first.
-    Where blocks begin and end depends on the rows alone, so neither chunks nor threads change a digit.
-
-    Parameters
-    ----------
-    chunk_size : int
-        Rows that a thread takes at a time, in whole blocks, at least one.
-    block_size : int
-        Rows per block.
+    A chunk is of about `chunk_size` rows, in whole blocks of `block_size`, at least one: a block is what is
+    handled and summed first, and depends on the rows alone, so neither chunks nor threads change a digit.
     """
 
     def __init__(self, chunk_size, block_size):

@@ -1,8 +1,8 @@
 """Do posteriors keep their promises?
 
-A classifier that gives its answers the probability 0.9 is *calibrated* if nine in ten of them are right,
-and useful beyond its accuracy if the answers it doubts are the wrong ones.  Classes are counted from 0, as
-the columns of the posteriors are.
+A classifier that gives its answers the probability 0.9 is *calibrated* if nine in ten of them are right, and
+useful beyond its accuracy if the answers it doubts are the wrong ones.  Classes, (N,), are counted from 0, as
+the columns of the posteriors (N, C) are.  A ValueError names the argument that is not like this.
 """
 
 from typing import NamedTuple
@@ -23,31 +23,13 @@ class Reliability(NamedTuple):
 
 
 def reliability(posteriors, classes, n_bins=10):
-    """Compare the promised with the actual accuracy of the most probable class, in bins of equal width.
+    """Compare the promised with the actual accuracy of the most probable class: a `Reliability`.
 
-    Parameters
-    ----------
-    posteriors : array-like, (N, C)
-        Rows sum to 1, as from ``predict_proba``.
-    classes : array-like of int, (N,)
-        The true class of each row.
-    n_bins : int
-        B bins of width 1/B between 0 and 1; each holds its lower end, the last 1 as well.
-
-    Returns
-    -------
-    Reliability
-
-    Raises
-    ------
-    ValueError
-        If the rows are no posteriors, or the classes do not fit them.
-
-    References
-    ----------
-    Niculescu-Mizil and Caruana (2005), ICML.
+    The B bins have width 1/B between 0 and 1; each holds its lower end, the last 1 as well (Niculescu-Mizil
+    and Caruana 2005, ICML).
     """
-    posteriors, classes = _paired(posteriors, classes)
+    posteriors = _checks.posteriors(posteriors)
+    classes = _checked_classes(classes, posteriors, "posteriors")
     n_bins = _checks.positive_integer(n_bins, "n_bins")
     confidence = posteriors.max(axis=1)
     place = np.minimum((confidence * n_bins).astype(np.intp), n_bins - 1)
@@ -60,8 +42,7 @@ def reliability(posteriors, classes, n_bins=10):
 def expected_calibration_error(posteriors, classes, n_bins=10):
     """Mean distance of the promised from the actual accuracy over the bins of `reliability`, 0 to 1.
 
-    The bins count by their answers.  References: Naeini, Cooper and Hauskrecht (2015), AAAI; Guo et al.
-    (2017), ICML.
+    The bins count by their answers (Naeini, Cooper and Hauskrecht 2015, AAAI; Guo et al. 2017, ICML).
     """
     counts, confidence, accuracy = reliability(posteriors, classes, n_bins)
     held = counts > 0
@@ -69,45 +50,22 @@ def expected_calibration_error(posteriors, classes, n_bins=10):
 
 
 def cross_entropy(log_posteriors, classes):
-    """Mean of minus the log posterior of the true class, in nats per row; infinite if one was ruled out.
-
-    Takes log posteriors (N, C), as from ``predict_log_proba``, and the true class of each row (N,).
-    """
+    """Mean of minus the log posterior of the true class, in nats per row; infinite if one was ruled out."""
     log_posteriors, classes = _log_rows(log_posteriors, classes, "log_posteriors")
     return float(-log_posteriors[np.arange(len(classes)), classes].mean())
 
 
 def reject_curve(confidence, correct, coverage):
-    """Accuracy among the most confident answers.
+    """Accuracy among the most confident answers (Chow 1970, IEEE Trans. Information Theory 16, 41-46).
 
-    Parameters
-    ----------
-    confidence : array-like, (N,)
-        Any score that is larger for answers that are more certain, such as the largest log-odds.
-    correct : array-like of bool, (N,)
-        Whether the answer is right.
-    coverage : array-like, (M,)
-        Shares of the answers kept, above 0 and up to 1.
-
-    Returns
-    -------
-    ndarray, (M,)
-        Among answers of equal confidence, the average over which of them are kept.
-
-    Raises
-    ------
-    ValueError
-        If shapes or ranges are not these.
-
-    References
-    ----------
-    Chow (1970), IEEE Transactions on Information Theory 16, 41-46.
+    `confidence` (N,) is any score that is larger for answers that are more certain, such as the largest
+    log-odds; `correct` (N,) whether the answer is right; `coverage` (M,) the shares of the answers kept,
+    above 0 and up to 1.  The accuracies (M,) are, among answers of equal confidence, the average over which
+    of them are kept.
     """
     confidence = _checks.array(confidence, "confidence").astype(np.float64)
-    correct, coverage = (
-        _checks.array(correct, "correct"),
-        _checks.array(coverage, "coverage").astype(np.float64),
-    )
+    correct = _checks.array(correct, "correct")
+    coverage = _checks.array(coverage, "coverage").astype(np.float64)
     if confidence.ndim != 1 or correct.shape != confidence.shape or correct.dtype != bool:
         raise ValueError(
             "confidence and correct must hold a number and a truth value an answer; got shapes "
@@ -132,29 +90,10 @@ def temperature(log_joint, classes):
     .. math:: \min_T \; -\frac1N \sum_n \log
               \frac{\exp(l_{n c_n} / T)}{\sum_c \exp(l_{nc} / T)}
 
-    The objective is convex in 1/T.  T is 1 for log joints that mean what they say, and above 1 for those
-    that claim too much.
-
-    Parameters
-    ----------
-    log_joint : array-like, (N, C)
-        Finite, in nats.
-    classes : array-like of int, (N,)
-        The true class of each row.
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    ValueError
-        If the log joints are not finite, or there is no least value: all rows are right (T would be 0), or
-        the true class scores no better than the average class (T would be infinite).
-
-    References
-    ----------
-    Guo, Pleiss, Sun and Weinberger (2017), ICML.
+    The log joints (N, C) are finite, in nats.  The objective is convex in 1/T.  T is 1 for log joints that
+    mean what they say, and above 1 for those that claim too much.  ValueError also if there is no least
+    value: all rows are right (T would be 0), or the true class scores no better than the average class (T
+    would be infinite).  Guo, Pleiss, Sun and Weinberger (2017), ICML.
     """
     log_joint, classes = _log_rows(log_joint, classes, "log_joint")
     _checks.finite(log_joint, "log_joint")
@@ -165,8 +104,7 @@ def temperature(log_joint, classes):
         what = "no row is wrong" if true == 0 else "the true class scores no better than the average class"
         raise ValueError(f"No temperature is best for this log_joint: {what}. Pass more, or other, rows.")
 
-    def slope(log_beta):
-        """Derivative of the cross entropy by 1/T = exp(log_beta)."""
+    def slope(log_beta):  # of the cross entropy by 1/T = exp(log_beta)
         return (softmax(np.exp(log_beta) * below, axis=1) * below).sum(axis=1).mean() - true
 
     low, high = -1.0, 1.0
@@ -175,11 +113,6 @@ def temperature(log_joint, classes):
     while slope(high) < 0:
         high += 2.0
     return float(np.exp(-brentq(slope, low, high, xtol=1e-12)))
-
-
-def _paired(posteriors, classes):
-    posteriors = _checks.posteriors(posteriors)
-    return posteriors, _checked_classes(classes, posteriors, "posteriors")
 
 
 def _log_rows(values, classes, name):

@@ -1,8 +1,8 @@
 """How sure a number is: intervals over runs, paired differences, families, and a null for partitions.
 
-A run is a fit from one seed.  Its number varies with the start; the mean over n runs is known to within the
-interval of Student's t with n - 1 degrees of freedom.  Two ways of fitting are compared run by run, from the
-same seeds, so that what a start does to both cancels.
+A run is a fit from one seed, and its number varies with the start.  Two ways of fitting are compared run by
+run, from the same seeds, so that what a start does to both cancels.  ValueErrors say which argument cannot be
+used.
 """
 
 from typing import NamedTuple
@@ -29,30 +29,12 @@ class Difference(NamedTuple):
 
 
 def interval(values, n_test=None, level=0.95):
-    """Confidence interval of a mean over runs, by Student's t.
+    """`Interval` of a mean over runs, by Student's t (1908, Biometrika 6) with n - 1 degrees of freedom.
 
-    Parameters
-    ----------
-    values : array-like, (n,)
-        One number per run; of a single one, without randomness, the interval has no width.
-    n_test : int, optional
-        Where the values are shares of as many test samples, the same in each run: the variance of such a
-        share, p (1 - p) / n_test, is added, as the samples too are a draw.
-    level : float
-        Probability with which the interval covers the mean, between 0 and 1.
-
-    Returns
-    -------
-    Interval
-
-    Raises
-    ------
-    ValueError
-        If an argument cannot be used.
-
-    References
-    ----------
-    Student (1908), Biometrika 6, 1-25.
+    The values (n,) are one number per run; of a single one, without randomness, the interval has no width.
+    Where they are shares of `n_test` samples, the same in each run, the variance of such a share,
+    p (1 - p) / n_test, is added, because the samples too are a draw.  The interval covers the mean with the
+    probability `level`.
     """
     values = _vector(values, "values")
     if not 0 < _checks.positive(level, "level") < 1:
@@ -71,25 +53,11 @@ def interval(values, n_test=None, level=0.95):
 
 
 def difference(values, baseline, level=0.95):
-    """Compare two ways of fitting, run by run.
+    """Compare two ways of fitting, run by run: the `Difference` of `values` less `baseline`.
 
-    Parameters
-    ----------
-    values, baseline : array-like, (n,)
-        One number per run, in the same order of seeds; at least two runs.
-    level : float
-        Of the interval.
-
-    Returns
-    -------
-    Difference
-        Of `values` less `baseline`, with the two-sided p-value of the paired t-test; where all differences
-        are the same number, 1 if it is 0, and 0 otherwise.
-
-    Raises
-    ------
-    ValueError
-        If an argument cannot be used.
+    Both are (n,), one number for each of two runs or more in the same order of seeds; `level` is that of the
+    interval.  The p-value is the two-sided one of the paired t-test; where all differences are the same
+    number, 1 if it is 0, and 0 otherwise.
     """
     values, baseline = _vector(values, "values"), _vector(baseline, "baseline")
     if len(values) != len(baseline) or len(values) < 2:
@@ -106,28 +74,11 @@ def difference(values, baseline, level=0.95):
 
 
 def holm(p_values):
-    """Adjust the p-values of a family of comparisons.
+    """Adjust the p-values (m,) of a family of comparisons; they keep their order, and none becomes smaller.
 
     If comparisons count where the adjusted value is at most a, the probability that any of those without a
-    difference does is at most a, however they depend on each other.
-
-    Parameters
-    ----------
-    p_values : array-like, (m,)
-
-    Returns
-    -------
-    ndarray, (m,)
-        In the same order; none is smaller than it was.
-
-    Raises
-    ------
-    ValueError
-        If an argument cannot be used.
-
-    References
-    ----------
-    Holm (1979), Scandinavian Journal of Statistics 6, 65-70.
+    difference does is at most a, however they depend on each other (Holm 1979, Scandinavian Journal of
+    Statistics 6, 65-70).
     """
     p_values = _vector(p_values, "p_values")
     if p_values.min() < 0 or p_values.max() > 1:
@@ -145,23 +96,8 @@ def holm(p_values):
 def random_merging(labels, n_groups, random_state=None):
     """Put the components of a partition into groups at random: what a coarser partition is worth by itself.
 
-    Parameters
-    ----------
-    labels : array-like of int, (N,)
-        Component of each sample, counted from 0.
-    n_groups : int
-        At most as many as components that hold a sample.
-    random_state : int, Generator, RandomState or None
-
-    Returns
-    -------
-    ndarray of int, (N,)
-        Group of each sample; samples of one component stay together, and every group holds some.
-
-    Raises
-    ------
-    ValueError
-        If an argument cannot be used.
+    Turns the component of each sample, integers (N,) from 0, into its group.  Samples of one component stay
+    together and every group holds some, so `n_groups` is at most the number of components that hold any.
     """
     labels, _ = _checks.labels(labels, "labels")
     n_groups = _checks.positive_integer(n_groups, "n_groups")

@@ -1,8 +1,9 @@
 """How partitions, posteriors and spectra overlap.
 
-Three questions about a mixture of K components.  How do its components line up with C classes?  Ask the
-contingency table.  How often do components claim the same sample?  Ask the posteriors.  How alike are
-the components themselves?  Ask their spectra.  Entropies and log coefficients are in nats.
+How the K components of a mixture line up with C classes, the contingency table says; how often they claim the
+same sample, the posteriors; how alike they are themselves, their spectra.  Spectra are half planes
+(K, H, W//2 + 1) of components or their filters, none of them zero everywhere, of images of H x W pixels, the
+`shape`.  Entropies and log coefficients are in nats.  A ValueError names the argument that is not like this.
 """
 
 from typing import NamedTuple
@@ -16,23 +17,9 @@ from gmmlib.spectrum import multiplicity
 
 
 def contingency(labels, classes, n_components=None, n_classes=None):
-    """Count the samples of each class in each component.
+    """Count the samples (N,) of each class in each component, both counted from 0: a table (K, C).
 
-    Parameters
-    ----------
-    labels, classes : array-like of int, (N,)
-        Component and class of each sample, counted from 0.
-    n_components, n_classes : int, optional
-        Sizes of the table, by default the largest label plus 1; give them where the last ones may be empty.
-
-    Returns
-    -------
-    ndarray of int, (K, C)
-
-    Raises
-    ------
-    ValueError
-        If a label is not an integer or is out of range, or if the lengths differ.
+    K and C are by default the largest label plus 1; give them where the last ones may be empty.
     """
     labels, n_components = _checks.labels(labels, "labels", n_components, "n_components")
     classes, n_classes = _checks.labels(classes, "classes", n_classes, "n_classes")
@@ -46,22 +33,9 @@ def contingency(labels, classes, n_components=None, n_classes=None):
 
 
 def purity(table):
-    """Share of the samples that belong to the most common class of their component.
+    """Share of the samples in a `contingency` table (K, C) that are of their component's most common class.
 
-    Parameters
-    ----------
-    table : array-like, (K, C)
-        From `contingency`.  Purity rises with K by itself, up to 1 at a component a sample.
-
-    Returns
-    -------
-    float
-        Between the share of the most common class and 1.
-
-    Raises
-    ------
-    ValueError
-        If the table is not (K, C) or counts nothing.
+    Between the share of the most common class and 1; rises with K by itself, up to 1 at a component a sample.
     """
     table = _checks.amounts(table, "table")
     if table.ndim != 2 or not table.any():
@@ -87,30 +61,17 @@ def agreement(labels, classes):
     The last three are scikit-learn's (Vinh, Epps and Bailey 2010, JMLR 11, compares them).
     """
     table = contingency(labels, classes)
-    return Agreement(
-        purity(table),
-        float(normalized_mutual_info_score(classes, labels)),
-        float(adjusted_mutual_info_score(classes, labels)),
-        float(adjusted_rand_score(classes, labels)),
-    )
+    measures = normalized_mutual_info_score, adjusted_mutual_info_score, adjusted_rand_score
+    return Agreement(purity(table), *(float(measure(classes, labels)) for measure in measures))
 
 
 def entropy(shares, axis=-1):
     """Shannon entropy along an axis, in nats: ``-sum_i p[i] log p[i]`` with ``0 log 0 = 0``.
 
-    Of a contingency table (K, C), ``axis=0`` tells how each class spreads over the components, (C,), and
-    ``axis=1`` how mixed each component is, (K,).
-
-    Parameters
-    ----------
-    shares : array-like
-        Counts, weights or powers, none negative; they are divided by their sum along the axis.
-    axis : int
-
-    Returns
-    -------
-    ndarray
-        Of the other axes' shape, from 0 to the log of the axis' length; 0 where all shares are 0.
+    `shares` are counts, weights or powers, none negative, which are divided by their sum along the axis.  Of
+    a contingency table (K, C), ``axis=0`` tells how each class spreads over the components, (C,), and
+    ``axis=1`` how mixed each component is, (K,).  From 0 to the log of the axis' length; 0 where all shares
+    are 0.
     """
     shares = _checks.amounts(shares, "shares")
     total = shares.sum(axis=axis, keepdims=True)
@@ -127,25 +88,11 @@ def effective_number(shares, axis=-1):
 
 
 def confusion(posteriors):
-    """Mean posterior vector of what each component holds.
+    """Mean posterior vector of what each component holds, (K, K), from posteriors (N, K).
 
     Row k is ``sum_n r[n, k] r[n, :] / sum_n r[n, k]``: of the samples of component k, the share that
-    each component claims.  Components that never claim the same sample give the identity.
-
-    Parameters
-    ----------
-    posteriors : array-like, (N, K)
-        Rows sum to 1, as from ``predict_proba``.
-
-    Returns
-    -------
-    ndarray, (K, K)
-        Rows sum to 1; the row of a component that holds nothing is NaN.
-
-    Raises
-    ------
-    ValueError
-        If the rows are no posteriors.
+    each component claims.  Components that never claim the same sample give the identity; rows sum to 1, and
+    that of a component that holds nothing is NaN.
     """
     r = _checks.posteriors(posteriors)
     mass = r.sum(axis=0)[:, None]
@@ -169,26 +116,8 @@ def spectral_overlap(spectra, shape):
 
     .. math:: \rho_{kl} = \sum_f w(f) \sqrt{p_k(f)\, p_l(f)}, \qquad p_k = s_k \Big/ \sum_f w(f)\, s_k(f).
 
-    Parameters
-    ----------
-    spectra : array-like, (K, H, W//2 + 1)
-        Half-plane power spectra of components, or of their filters.
-    shape : (int, int)
-        H and W, in pixels.
-
-    Returns
-    -------
-    ndarray, (K, K)
-        1 for spectra of one shape, 0 for spectra without a common frequency.
-
-    Raises
-    ------
-    ValueError
-        If the spectra are not half planes of that shape, or one of them is zero everywhere.
-
-    References
-    ----------
-    Bhattacharyya (1943), Bulletin of the Calcutta Mathematical Society 35, 99-109.
+    (K, K): 1 for spectra of one shape, 0 for spectra without a common frequency (Bhattacharyya 1943, Bulletin
+    of the Calcutta Mathematical Society 35, 99-109).
     """
     shares, w = _shares(spectra, shape)
     roots = np.sqrt(w * shares)
@@ -202,31 +131,13 @@ def density_overlap(spectra, shape):
               = \sum_f \frac{w(f)}{2} \Big[\frac{\log s_k(f) + \log s_l(f)}{2}
               - \log \frac{s_k(f) + s_l(f)}{2}\Big],
 
-    Kailath's formula for two covariances, which share their eigenvectors here.  Unlike
-    `spectral_overlap` it also counts contrast.  Two components of equal weight are told apart with an
-    error probability of at most half the coefficient.
+    the formula of Kailath (1967, IEEE Transactions on Communication Technology 15, 52-60) for two
+    covariances, which share their eigenvectors here.  Unlike `spectral_overlap` it also counts contrast.  Two
+    components of equal weight are told apart with an error probability of at most half the coefficient.
 
-    Parameters
-    ----------
-    spectra : array-like, (K, H, W//2 + 1)
-        Half-plane power spectra.  A frequency at which both of a pair are 0 is left out, as that of
-        patches without mean; where only one of them is, the densities share no image.
-    shape : (int, int)
-        H and W, in pixels.
-
-    Returns
-    -------
-    ndarray, (K, K)
-        Nats an image: 0 for equal spectra, below 0 for others, down to -inf.
-
-    Raises
-    ------
-    ValueError
-        If the spectra are not half planes of that shape, or one of them is zero everywhere.
-
-    References
-    ----------
-    Kailath (1967), IEEE Transactions on Communication Technology 15, 52-60.
+    A frequency at which both of a pair are 0 is left out, as that of patches without mean; where only one of
+    them is, the densities share no image.  (K, K), nats per image: 0 for equal spectra, below 0 for others,
+    down to -inf.
     """
     s = _checks.spectra(spectra, shape).reshape(len(spectra), -1)
     w = multiplicity(shape).ravel()
@@ -240,40 +151,18 @@ def density_overlap(spectra, shape):
 
 
 def bandwidth(spectra, shape):
-    """Effective share of the frequencies that each spectrum occupies.
+    """Effective share of the frequencies that each spectrum occupies, (K,).
 
     The effective number of its full-plane frequencies, divided by the number at which any of the spectra
-    has power (so that a frequency left out of the model does not count).
-
-    Parameters
-    ----------
-    spectra : array-like, (K, H, W//2 + 1)
-        Half-plane power spectra of components, or of their filters.
-    shape : (int, int)
-        H and W, in pixels.
-
-    Returns
-    -------
-    ndarray, (K,)
-        Close to 0 for a single wave, 1 for white noise; contrast does not matter.
-
-    Raises
-    ------
-    ValueError
-        If the spectra are not half planes of that shape, or one of them is zero everywhere.
+    has power (so that a frequency left out of the model does not count): close to 0 for a single wave, 1 for
+    white noise, whatever the contrast.
     """
     shares, w = _shares(spectra, shape)
     return np.exp(entr(shares) @ w) / w[shares.any(axis=0)].sum()
 
 
 def mean_off_diagonal(matrix):
-    """Average the entries of a (K, K) matrix beside its diagonal; NaN entries are left out.
-
-    Raises
-    ------
-    ValueError
-        If the matrix is not square or has fewer than two rows.
-    """
+    """Average the entries of a matrix (K, K), K > 1, beside its diagonal; NaN entries are left out."""
     matrix = _checks.array(matrix, "matrix").astype(np.float64)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or len(matrix) < 2:
         raise ValueError(

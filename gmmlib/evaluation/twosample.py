@@ -8,7 +8,8 @@ No single number settles it, so there are several, each blind to something:
 - *spectrum error* and *marginals* look at second moments and at single pixels, and at nothing else.
 
 A likelihood is none of them: a model may have a high one and poor samples, or the other way round
-(Theis, van den Oord and Bethge 2016, arXiv:1511.01844).
+(Theis, van den Oord and Bethge 2016, arXiv:1511.01844).  Vectors are arrays (N, D), images (N, H, W); a
+ValueError names the argument that cannot be compared.
 """
 
 from typing import NamedTuple
@@ -23,7 +24,7 @@ from gmmlib.spectrum import fold, powers
 
 
 def vectors(X, name="X", dimension=None):
-    """Return (N, D) real, finite vectors as float64."""
+    """Return (N, D) real, finite vectors as float64; a `dimension` must be D."""
     X = _checks.array(X, name)
     if X.ndim != 2 or X.size == 0 or X.dtype.kind not in "buif":
         raise ValueError(
@@ -46,22 +47,9 @@ def proportion_z(counts, others):
 
     .. math:: z = \frac{q - p}{\sqrt{r (1 - r) (1/n + 1/m)}},
 
-    which is close to a standard normal where both sets come from one distribution.
-
-    Parameters
-    ----------
-    counts, others : array-like of int, (B,)
-        How many of each set fall into each bin.
-
-    Returns
-    -------
-    ndarray, (B,)
-        Above 0 where the others visit a bin more often; 0 for a bin that holds none of both, or all.
-
-    Raises
-    ------
-    ValueError
-        If the counts are negative, of unequal length, or all zero.
+    which is close to a standard normal where both sets come from one distribution.  `counts` and `others` say
+    how many of each set fall into each bin, (B,), and so is the result: above 0 where the others visit a bin
+    more often, 0 for a bin that holds none of both, or all.
     """
     counts, others = _checks.amounts(counts, "counts"), _checks.amounts(others, "others")
     if counts.ndim != 1 or counts.shape != others.shape or not counts.any() or not others.any():
@@ -77,32 +65,12 @@ def proportion_z(counts, others):
 
 
 def ndb(counts, others, level=0.05):
-    """Number of statistically different bins (NDB), as a share of the bins.
+    """Share of statistically different bins, NDB (Richardson and Weiss 2018, arXiv:1805.12462).
 
-    The bins are cells of the training data, such as the clusters of k-means.  Where both sets come from one
-    distribution a share of about `level` differs by chance.  More vectors find smaller differences, so
-    shares compare only between sets of one size.
-
-    Parameters
-    ----------
-    counts, others : array-like of int, (B,)
-        How many training vectors and how many others fall into each bin; see `proportion_z`.
-    level : float
-        A bin is different if a difference as large has less than this probability by chance.
-
-    Returns
-    -------
-    float
-        0 to 1.
-
-    Raises
-    ------
-    ValueError
-        If the counts cannot be compared, or the level is not between 0 and 1.
-
-    References
-    ----------
-    Richardson and Weiss (2018), arXiv:1805.12462.
+    The bins are cells of the training data, such as the clusters of k-means, and their counts those of
+    `proportion_z`.  A bin is different if a difference as large has by chance a probability below `level`, so
+    where both sets come from one distribution a share of about `level` differs.  More vectors find smaller
+    differences, so shares compare only between sets of one size.
     """
     if not 0 < _checks.non_negative(level, "level") < 1:
         raise ValueError(f"level must be a probability between 0 and 1; got {level!r}.")
@@ -120,35 +88,14 @@ class Told(NamedTuple):
 
 
 def classifier_two_sample_test(first, second, classifier=None, random_state=None):
-    """Train a classifier on half of two sets, and test it on the other half.
+    """`Told` by a classifier trained on half of two sets (Lopez-Paz and Oquab 2017, arXiv:1610.06545).
 
-    Parameters
-    ----------
-    first, second : array-like, (N, D) and (M, D)
-        Data and samples.  The longer set is cut to the length of the shorter, so that guessing is right
-        half of the time.
-    classifier : scikit-learn classifier, optional
-        Cloned before it is trained.  By default 15 nearest neighbours.
-    random_state : int, Generator, RandomState or None
-        Which half is which.
-
-    Returns
-    -------
-    Told
-
-    Raises
-    ------
-    ValueError
-        If the sets are no vectors of one dimension, or one of them has fewer than 4.
-
-    Notes
-    -----
     A linear classifier sees little of a mixture that EM has fitted, however poor its samples: at an
     M-step the mixture takes over the mean and, but for the ridge, the covariance of its training data.
 
-    References
-    ----------
-    Lopez-Paz and Oquab (2017), arXiv:1610.06545.
+    Data and samples are at least 4 each; the longer set is cut to the length of the shorter, so that guessing
+    is right half of the time.  The classifier is cloned before it is trained, and is by default 15 nearest
+    neighbours; `random_state` decides which half is which.
     """
     first = vectors(first, "first")
     second = vectors(second, "second", first.shape[1])
@@ -165,35 +112,14 @@ def classifier_two_sample_test(first, second, classifier=None, random_state=None
     labels = np.repeat([0, 1], half)
     model = clone(classifier).fit(np.concatenate([first[:half], second[:half]]), labels)
     right = model.predict(np.concatenate([first[half:], second[half:]])) == labels
-    return Told(
-        float(right.mean()),
-        float(right[:half].mean()),
-        float(right[half:].mean()),
-        float(0.5 / np.sqrt(2 * half)),
-    )
+    shares = (part.mean() for part in (right, right[:half], right[half:]))
+    return Told(*map(float, shares), float(0.5 / np.sqrt(2 * half)))
 
 
 def nearest(X, references, count=1):
-    """Find the nearest references of each vector.
+    """Find the `count` nearest references (M, D) of each vector (N, D).
 
-    Parameters
-    ----------
-    X : array-like, (N, D)
-    references : array-like, (M, D)
-    count : int
-        At most M.
-
-    Returns
-    -------
-    distances : ndarray, (N, count)
-        Euclidean, rising.
-    indices : ndarray of int, (N, count)
-        Of the references.
-
-    Raises
-    ------
-    ValueError
-        If these are no vectors of one dimension, or fewer references than `count`.
+    Returns their Euclidean distances, rising, and their indices, both (N, count).
     """
     references = vectors(references, "references")
     X = vectors(X, "X", references.shape[1])
@@ -203,22 +129,10 @@ def nearest(X, references, count=1):
 
 
 def distance_ratio(samples, held_out, training):
-    """How far samples lie from the training data, beside data that were held out.
+    """How far samples lie from the training data, beside data that were held out: three sets of vectors.
 
-    Parameters
-    ----------
-    samples, held_out, training : array-like, (N, D), (M, D) and (L, D)
-
-    Returns
-    -------
-    float
-        Ratio of the median distances to the nearest training vector: 0 for copies, well below 1 for a
-        model that remembers, 1 for new data, above 1 for samples that resemble nothing.
-
-    Raises
-    ------
-    ValueError
-        If these are no vectors of one dimension, or the held-out ones are copies themselves.
+    The ratio of the median distances to the nearest training vector: 0 for copies, well below 1 for a
+    model that remembers, 1 for new data, above 1 for samples that resemble nothing.
     """
     usual = np.median(nearest(held_out, training)[0])
     if usual == 0:
@@ -235,19 +149,8 @@ def spectrum_error(images, others):
     .. math:: \Big[\frac{1}{D - 1} \sum_{f \ne 0} w(f)
               \Big(\log \frac{\overline{|z'(f)|^2}}{\overline{|z(f)|^2}}\Big)^2\Big]^{1/2}
 
-    Parameters
-    ----------
-    images, others : array-like, (N, H, W) and (M, H, W)
-
-    Returns
-    -------
-    float
-        0 for equal spectra; about 0.1 where powers are ten percent off.
-
-    Raises
-    ------
-    ValueError
-        If these are no images of one size, of at least 2 pixels, or a set has no power at a frequency.
+    0 for equal spectra; about 0.1 where powers are ten percent off.  Both sets are images of one size, of at
+    least 2 pixels, with power at every frequency but zero.
     """
     images = _checks.images(images, "images")
     others = _checks.images(others, "others", images.shape[1:])
@@ -274,22 +177,14 @@ class Marginals(NamedTuple):
 
 
 def marginals(images, low=0.0, high=1.0):
-    """Describe the pixels of images (N, H, W) with at least two columns.
+    """Describe the pixels of images with at least two columns, which vary along a row.
 
     `low` and `high` are the ends of the range of grey levels, both inside.
-
-    Raises
-    ------
-    ValueError
-        If these are no such images, or do not vary.
     """
     images = _checks.images(images, "images").astype(np.float64, copy=False)
     steps = np.diff(images, axis=2)
     if not steps.any():
         raise ValueError("images must vary along a row of at least two pixels; got constant rows.")
-    return Marginals(
-        float(((images < low) | (images > high)).mean()),
-        float(images.std()),
-        float(stats.kurtosis(images, axis=None)),
-        float(stats.kurtosis(steps, axis=None)),
-    )
+    outside = ((images < low) | (images > high)).mean()
+    kurtoses = (stats.kurtosis(values, axis=None) for values in (images, steps))
+    return Marginals(*map(float, (outside, images.std(), *kurtoses)))
