@@ -25,7 +25,6 @@ needed of q are its sums over t and over n and g, and both are matrix products.
 from typing import NamedTuple
 
 import numpy as np
-from scipy import fft
 from scipy.special import logsumexp
 
 from gmmlib import _checks, _kernels, posterior
@@ -184,9 +183,7 @@ def draw(parameters, layout, top, n_views, rng):
     upto = upto.swapaxes(0, 1)[top] if upto.ndim == 3 else upto[top][:, None]
     height = rng.random((len(upto), n_views, 1)) * upto[..., -1:]
     lower = (upto <= height).sum(axis=2)
-    noise = fft.rfft2(rng.standard_normal((*lower.shape, *layout.shape)))
-    deviation = np.sqrt(unfold(parameters.spectra, layout))
-    return fft.irfft2(noise * deviation[lower], s=layout.shape), lower
+    return steps.noise(unfold(parameters.spectra, layout), lower, layout.shape, rng), lower
 
 
 def flat_weights(top_weights, conditionals):

@@ -5,17 +5,16 @@ import math
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from gmmlib import _checks, _contents, storage
+from gmmlib import _checks
 from gmmlib.base import Mixture, Scoring
 from gmmlib.em.batches import Additive
 from gmmlib.em.workers import Workers, block_size
-from gmmlib.spectrum import fold, unfold
+from gmmlib.spectrum import unfold
 from gmmlib.stationary import grouped, steps
+from gmmlib.stationary.spectral import Filtering
 
-LEARNED = ("top_weights", "conditionals", "spectra")
 
-
-class HierarchicalGMM(steps.Spectral, Additive, Mixture):
+class HierarchicalGMM(Filtering, Additive, Mixture):
     """Mixture of top components over groups of images, each a mixture of shared stationary Gaussians.
 
     Parameters
@@ -25,15 +24,14 @@ class HierarchicalGMM(steps.Spectral, Additive, Mixture):
     n_top : int
         Top components T.
     by_position : bool
-        Each position of a group has a table of its own: all groups then have the G images of the fit, and
-        their order counts.  Otherwise one table serves all positions, and a group is a bag of images.
+        Each position of a group has a table of its own: all groups have the G images of the fit, in an
+        order that counts.  Otherwise one table serves all, and a group is a bag of images.
     zero_mean_patches : bool
         The images had their own mean removed: leave out the zero frequency.
     variance_floor : float
         No variance is let below it, in squared grey levels.
     fixed_spectra : bool
-        Learn the top layer alone and leave the spectra of the start as they are: training from the
-        bottom up.
+        Learn the top layer alone, on the spectra of the start: training from the bottom up.
     init : "random_from_data" or mapping
         Where EM starts: from randomly chosen images and groups; from a mixture of single images
         ``{"weights": (K,), "spectra": (K, H, W//2 + 1)}`` and randomly chosen groups; or from
@@ -49,12 +47,10 @@ class HierarchicalGMM(steps.Spectral, Additive, Mixture):
     spectra_ : ndarray, (K, H, W//2 + 1)
         As those of `ConvolutionalGMM`.
     weights_ : ndarray, (K,)
-        Weights of the lower components for one image, ``top_weights_ @ conditionals_``, which by position
-        is the mean over positions.
-    image_shape_ : (int, int)
-        H and W.
-    n_dimensions_ : int
-        Dimensions that the density counts for each image, as in `ConvolutionalGMM`.
+        Weights of the lower components for one image, ``top_weights_ @ conditionals_``; by position, its
+        mean over positions.
+    image_shape_, n_dimensions_
+        As in `ConvolutionalGMM`, of each image.
     log_likelihoods_, converged_, n_iter_
         As in `gmmlib.base.LearnedByEM`.
     """
@@ -191,29 +187,8 @@ class HierarchicalGMM(steps.Spectral, Additive, Mixture):
         n_views, rng = _views(n_views, self.conditionals_), _checks.generator(random_state)
         return grouped.draw(self._parameters, self._layout, labels, n_views, rng)[0]
 
-    _array_names = (*LEARNED, "log_likelihoods", "converged", "n_iter", "image_shape")
-
-    def to_arrays(self):
-        """Settings and arrays that make the fitted model again."""
-        check_is_fitted(self)
-        arrays = {name: np.asarray(getattr(self, f"{name}_")) for name in self._array_names}
-        arrays |= {name: arrays[name].astype(int) for name in ("converged", "n_iter")}
-        held = {"n_top": len(self.top_weights_), "n_components": len(self.spectra_)}
-        held |= {"by_position": self.conditionals_.ndim == 3, "zero_mean_patches": self._leaves_out()}
-        return _contents.settings(self, **held), arrays
-
-    @classmethod
-    def from_arrays(cls, settings, arrays, where):
-        """The inverse of `to_arrays`; errors say `where` the arrays come from."""
-        model = _contents.model(cls, settings)
-        shape = storage.image_shape(arrays["image_shape"], arrays, where)
-        layout = fold(shape, zero_frequency=not model.zero_mean_patches)
-        sides = model.n_top, model.n_components
-        n_views = max([1, *arrays["conditionals"].shape[:1]]) if model.by_position else None
-        model._set(layout, grouped.given(arrays, *sides, layout, where, n_views))
-        _contents.whole_plane(arrays["spectra"], model.spectra_, f"{where}['spectra']")
-        model.log_likelihoods_, model.converged_, model.n_iter_ = _contents.run(arrays, where)
-        return model
+    _learned = ("top_weights", "conditionals", "spectra")
+    _array_names = (*_learned, "log_likelihoods", "converged", "n_iter", "image_shape")
 
     @property
     def weights_(self):
@@ -246,13 +221,13 @@ class HierarchicalGMM(steps.Spectral, Additive, Mixture):
         n_views = X.shape[1]
         return Workers(max(1, chunk_size // n_views), block_size(n_views * math.prod(X.shape[2:])))
 
-    @property
-    def _parameters(self):
-        """The learned parameters, folded: what is set by hand counts from then on."""
-        learned = {name: getattr(self, f"{name}_") for name in LEARNED}
-        sides = len(self.top_weights_), len(self.spectra_)
-        n_views = len(self.conditionals_) if self.conditionals_.ndim == 3 else None
-        return grouped.given(learned, *sides, self._layout, "the fitted model", n_views)
+    def _held(self):
+        held = {"n_top": len(self.top_weights_), "n_components": len(self.spectra_)}
+        return held | {"by_position": self.conditionals_.ndim == 3, "zero_mean_patches": self._leaves_out()}
+
+    def _given(self, mapping, layout, name, settings):
+        n_views = max([1, *np.shape(mapping["conditionals"])[:1]]) if settings["by_position"] else None
+        return grouped.given(mapping, settings["n_top"], settings["n_components"], layout, name, n_views)
 
     def _set(self, layout, parameters):
         self.image_shape_ = layout.shape

@@ -7,11 +7,10 @@ and EM needs nothing of an image but its distinct powers P (N, F):
 - M-step: ``s[k, f] = sum_n r[n, k] P[n, f] / sum_n r[n, k]``, one more.
 """
 
-import math
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.utils.validation import check_is_fitted
+from scipy import fft
 
 from gmmlib import _checks, posterior
 from gmmlib.spectrum import fold, powers
@@ -81,9 +80,9 @@ def m_step(statistics, variance_floor):
 
 
 def revive(parameters, variance_floor):
-    """Re-initialise each empty component by splitting the heaviest one into two of unlike contrast.
+    """Split the heaviest component into two of unlike contrast for each empty one.
 
-    Returns the parameters and the indices of the components that were empty.
+    Returns the parameters, and the indices of what was empty.
     """
     empty = np.flatnonzero(parameters.weights <= EMPTY)
     if not len(empty):
@@ -109,16 +108,14 @@ def random_start(P, multiplicity, n_components, weight, variance_floor, rng):
 
 def given(mapping, n_components, layout, name):
     """Check and fold the weights and half-plane spectra of a caller or a file."""
+    if not {"weights", "spectra"} <= set(mapping):
+        raise ValueError(f'{name} must hold "weights" and "spectra"; got {sorted(mapping)}.')
     height, width = layout.shape
-    expected = {"weights": (n_components,), "spectra": (n_components, height, width // 2 + 1)}
-    arrays = {}
-    for key, shape in expected.items():
-        if key not in mapping:
-            raise ValueError(f'{name} must hold "weights" and "spectra"; got {sorted(mapping)}.')
-        arrays[key] = _checks.parameter(mapping[key], f"{name}[{key!r}]", shape)
-    weights = arrays["weights"]
+    weights = _checks.parameter(mapping["weights"], f"{name}['weights']", (n_components,))
+    shape = n_components, height, width // 2 + 1
+    spectra = _checks.parameter(mapping["spectra"], f"{name}['spectra']", shape)
     # Contiguous, as EM's own are: BLAS sums in another order otherwise.
-    spectra = np.ascontiguousarray(arrays["spectra"].reshape(n_components, -1)[:, layout.bins])
+    spectra = np.ascontiguousarray(spectra.reshape(n_components, -1)[:, layout.bins])
     _checks.mixing_weights(weights, f"{name}['weights']")
     if not ((spectra > 0) & (spectra < np.inf)).all():
         raise ValueError(
@@ -199,19 +196,8 @@ def check_positive(parameters):
         )
 
 
-class Spectral:
-    """Estimators whose components are the power spectra `spectra_`; the zero frequency may be left out."""
-
-    @property
-    def filters_(self):
-        """Power spectra of the whitening filters, (K, H, W//2 + 1)."""
-        check_is_fitted(self)
-        return np.divide(1.0, self.spectra_, out=np.zeros_like(self.spectra_), where=self.spectra_ > 0)
-
-    @property
-    def _layout(self):
-        return fold(self.image_shape_, zero_frequency=not self._leaves_out())
-
-    def _leaves_out(self):
-        """Whether the zero frequency is left out."""
-        return self.n_dimensions_ < math.prod(self.image_shape_)
+def noise(spectra, labels, shape, rng):
+    """Draw an image from each of the half-plane spectra `labels`, of any shape: (*labels.shape, H, W)."""
+    # White noise shaped by the square root of the spectrum has exactly the circulant covariance.
+    white = fft.rfft2(rng.standard_normal((*labels.shape, *shape)))
+    return fft.irfft2(white * np.sqrt(spectra)[labels], s=shape)

@@ -162,9 +162,8 @@ def e_step(bank, X, weight):
     for k in np.flatnonzero(mass.any(axis=0)):
         rows = np.flatnonzero(mass[:, k])
         share = np.zeros((len(rows), *bank.layout.shape))
-        share[:, bank.window.rows[:, None], bank.window.columns] = resp[rows, k].reshape(
-            len(rows), len(bank.window.rows), -1
-        )
+        places = bank.window.rows[:, None], bank.window.columns
+        share[:, *places] = resp[rows, k].reshape(len(rows), len(bank.window.rows), -1)
         share *= weight[rows, None, None]
         # The conjugate moves each image back by the shifts its posteriors name.
         transform[k] = np.einsum("nhw,nhw->hw", z[rows], fft.rfft2(share, overwrite_x=True).conj())
@@ -174,8 +173,8 @@ def e_step(bank, X, weight):
 def m_step(statistics, layout, variance_floor, noise="stationary"):
     """Parameters of the largest expected log joint among those with no variance below the floor.
 
-    For any spectrum the best template is the mean of the images shifted back; the power that is left
-    about it is then the best spectrum, and for white noise the average of that over all frequencies.
+    For any spectrum the best template is the mean of the images shifted back; the best spectrum is then the
+    power left about it, and for white noise the average of that over all frequencies.
     """
     mass, transform, power, _, weight = statistics
     held = np.where(mass > 0, mass, 1.0)
@@ -187,10 +186,7 @@ def m_step(statistics, layout, variance_floor, noise="stationary"):
 
 
 def revive(parameters, variance_floor):
-    """Re-initialise each empty component by splitting the heaviest one into two of unlike noise.
-
-    Returns the parameters and the indices of the components that were empty.
-    """
+    """Split the heaviest component into two of unlike noise for each empty one: see `steps.revive`."""
     means, heavy = parameters.means.copy(), parameters.weights.copy()
     convolved = steps.Parameters(parameters.weights, parameters.spectra)
     (weights, spectra), empty = steps.revive(convolved, variance_floor)
@@ -235,25 +231,12 @@ def start(model, X, weight, layout):
 
 def given(mapping, n_components, layout, name):
     """Check weights, templates and half-plane spectra of a caller or a file, and fold the spectra."""
-    height, width = layout.shape
-    shapes = {
-        "weights": (n_components,),
-        "means": (n_components, height, width),
-        "spectra": (n_components, height, width // 2 + 1),
-    }
-    arrays = {}
-    for key, shape in shapes.items():
-        if key not in mapping:
-            raise ValueError(f'{name} must hold "weights", "means" and "spectra"; got {sorted(mapping)}.')
-        arrays[key] = _checks.parameter(mapping[key], f"{name}[{key!r}]", shape)
-        _checks.finite(arrays[key], f"{name}[{key!r}]")
-    weights = arrays["weights"]
-    _checks.mixing_weights(weights, f"{name}['weights']")
-    # Contiguous, as EM's own are: BLAS sums in another order otherwise.
-    spectra = np.ascontiguousarray(arrays["spectra"].reshape(n_components, -1)[:, layout.bins])
-    if not (spectra > 0).all():
-        raise ValueError(f"{name}['spectra'] must be positive; got {spectra.min():g}.")
-    return Parameters(weights, arrays["means"], spectra)
+    if not {"weights", "means", "spectra"} <= set(mapping):
+        raise ValueError(f'{name} must hold "weights", "means" and "spectra"; got {sorted(mapping)}.')
+    means = _checks.parameter(mapping["means"], f"{name}['means']", (n_components, *layout.shape))
+    _checks.finite(means, f"{name}['means']")
+    weights, spectra = steps.given(mapping, n_components, layout, name)
+    return Parameters(weights, means, spectra)
 
 
 def packed(statistics):
@@ -264,6 +247,13 @@ def packed(statistics):
 def unpacked(arrays):
     """The inverse of `packed`."""
     return Statistics(**arrays)._replace(transform=arrays["transform"].view(np.complex128))
+
+
+def packed_shapes(n_components, layout):
+    """Shapes of what `packed` returns, by name."""
+    height, width = layout.shape
+    transform = n_components, height, 2 * (width // 2 + 1)
+    return {"mass": (n_components,), "power": (n_components, len(layout.bins)), "transform": transform}
 
 
 def workers(n_components, window):
