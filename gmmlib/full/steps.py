@@ -122,8 +122,7 @@ def first_moments(Y, resp, workers):
 def second_moment_into(matrix, Y, resp, about):
     """Write the second moment of the samples of one component about a point, from posteriors (N,).
 
-    Only the rows of positive posterior are read, and only the lower triangle of the matrix (D', D') is
-    written: it is all that a Cholesky factorisation looks at.
+    Only rows of positive posterior are read, and only the lower triangle of the matrix (D', D') is written.
     """
     rows = np.flatnonzero(resp)
     gathered = np.empty((min(ROWS_AT_ONCE, len(rows)), Y.shape[1]))
@@ -137,15 +136,13 @@ def second_moment_into(matrix, Y, resp, about):
 
 
 def e_step(posteriors, Y, weight, about, workers, room=None):
-    """`Statistics` of samples.
+    """`Statistics` of samples Y (N, D') with row weights (N,).
 
     Parameters
     ----------
     posteriors : callable
         Called with a slice of rows and a place (n, K) for their posteriors times row weights, which it
         fills; returns their weighted log-likelihood, nats.
-    Y : ndarray, (N, D')
-    weight : ndarray, (N,)
     about : ndarray, (K, D')
         Points about which second moments are taken: the means of the parameters.
     workers : Workers
@@ -189,15 +186,9 @@ def m_step(statistics, about, whiteners, stays, reg_covar, zero_means, workers):
     Parameters
     ----------
     statistics : Statistics
-    about : ndarray, (K, D')
-        The points about which its second moments are.
+        Of second moments about the points (K, D') `about`.
     whiteners : Whiteners
-        Room for the components that stay; changed in place.
-    stays : ndarray of int
-        Those components.
-    reg_covar : float
-    zero_means : bool
-    workers : Workers
+        Room for the components that stay, whose numbers are `stays`; changed in place.
 
     Returns
     -------

@@ -17,8 +17,7 @@ joint, here that of the component that won the sample last time.  As soon as
 
 **Why 40 nats are enough.** A dropped component holds less than exp(-40) = 4e-18 of the largest term of
 the sum over components, 1/52 of the spacing of float64 at 1.  Leaving K of them out changes the
-log-likelihood by less than 4e-18 K nats: below rounding for any K in use.  A posterior of a dropped
-component is exactly 0.  Nothing here is approximate beyond float64 itself.
+log-likelihood by less than 4e-18 K nats: below rounding for any K in use.
 
 **Why it pays.** In the principal axes of the data, where the first coordinates hold most of the
 variance, most components are 40 nats behind after a few dozen of several hundred coordinates.  The
@@ -74,20 +73,9 @@ def put(whiteners, k, weight, mean, covariance):
 
 
 def factorise(whiteners, k, weight, mean):
-    """Whiten component k, whose covariance stands in its triangle already.
+    """Whiten component k, of a weight and a mean (D,), in place; its covariance is in its triangle already.
 
-    Parameters
-    ----------
-    whiteners : Whiteners
-        Changed in place.
-    k : int
-    weight : float
-    mean : ndarray, (D,)
-
-    Raises
-    ------
-    numpy.linalg.LinAlgError
-        If the covariance is not positive definite in float64.
+    numpy.linalg.LinAlgError if the covariance is not positive definite in float64.
     """
     W = triangular.member(whiteners.triangles, k)
     triangular.cholesky(W)

@@ -5,12 +5,9 @@ the group then draws a lower component k, whose spectrum s_k all top components 
 
 .. math:: p(x_1, \ldots, x_G) = \sum_t \pi_t \prod_{g=1}^G \sum_k A_{tk}\, N(x_g; s_k).
 
-The top component explains which lower components come together.  With one image per group there is
-nothing to come together: the sums change places, and what is left is the mixture of the weights
-:math:`\sum_t \pi_t A_{tk}`, whatever :math:`\pi` and A.
-
-So the images of a group are a bag: which of them is the first has no meaning.  Where their order has one,
-each position g gets a table of its own, :math:`A_{gtk}` in place of :math:`A_{tk}`.
+The top component explains which lower components come together; with one image per group what is left is
+the mixture of the weights :math:`\sum_t \pi_t A_{tk}`, whatever :math:`\pi` and A.  The images of a group are
+a bag; where their order has a meaning, each position g has a table of its own, :math:`A_{gtk}`.
 
 EM is exact.  With :math:`u_{ngt} = \sum_k A_{tk} N(x_{ng}; s_k)` the E-step is
 
@@ -27,7 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import logsumexp
 
-from gmmlib import _checks, _kernels, posterior
+from gmmlib import _checks, posterior
 from gmmlib.spectrum import powers, unfold
 from gmmlib.stationary import steps
 
@@ -119,9 +116,8 @@ def posteriors(parameters, density, weight):
     """Posteriors of n groups with weights (n,), from the log densities (n, G, K) of their images."""
     conditionals = parameters.conditionals
     best, scaled, mixed, joint, lost = scaled_densities(parameters, density)
-    evidence = np.empty(len(joint))
-    _kernels.normalise(joint, np.zeros(joint.shape[1]), evidence)
-    top, seen = joint, joint > 0
+    top, evidence = steps.normalised(joint)
+    seen = top > 0
     seen[lost] = False
     share = np.divide(top[:, None], mixed, out=np.zeros_like(mixed), where=seen[:, None])
     by_position = conditionals.ndim == 3
@@ -143,18 +139,11 @@ def _pairs(parameters, density):
         return np.log(parameters.top_weights) + mixed.sum(axis=(0, 2)), np.exp(each - mixed)
 
 
-def normalised(joint):
-    """Posteriors of log joints (n, T), in place; exactly 0 where they are below exp(-40)."""
-    _kernels.normalise(joint, np.zeros(joint.shape[1]), np.empty(len(joint)))
-    return joint
-
-
 def e_step(parameters, density, P, weight):
     """Statistics of n groups of log densities (n, G, K) and powers P (n, G, F), or None: no power then."""
     evidence, top, lower, pairs = posteriors(parameters, density, weight)
-    if P is None:
-        power = np.zeros(())
-    else:
+    power = np.zeros(())
+    if P is not None:
         lower *= weight[:, None, None]
         power = lower.reshape(-1, lower.shape[2]).T @ P.reshape(-1, P.shape[2])
     return Statistics(weight @ top, pairs, power, weight @ evidence, weight.sum())
@@ -195,18 +184,8 @@ def flat_weights(top_weights, conditionals):
 def random_top(flat, density, rows, n_top, rng, by_position=False):
     """Start each top component halfway between the lower components of one group and those of all.
 
-    Parameters
-    ----------
-    flat : gmmlib.stationary.steps.Parameters
-        A mixture of single images.
-    density : callable
-        Indices of groups (n,) to the log densities (n, G, K) of their images.
-    rows : ndarray of int
-        The groups to choose from.
-    n_top : int
-    rng : Generator
-    by_position : bool
-        Each table from the image at its own position of the group.
+    `density` makes log densities (n, G, K) of the indices of groups, which are chosen from `rows`; `flat` are
+    `steps.Parameters` of single images.
     """
     chosen = rng.choice(rows, n_top, replace=False)
     with np.errstate(divide="ignore"):
@@ -296,19 +275,19 @@ def e_steps(P, weight, layout, workers, fixed_spectra):
     """Parameters to (statistics, the parameters themselves) and the mean log-likelihood."""
     known = None
 
-    def densities(parameters, rows):
-        return log_densities(parameters.spectra, P[rows], layout.multiplicity)
-
     def run(parameters):
         nonlocal known
+
+        def densities(rows):
+            return log_densities(parameters.spectra, P[rows], layout.multiplicity)
+
         if fixed_spectra and known is None:  # the same at every iteration
-            shape = (*P.shape[:2], len(parameters.spectra))
-            known = workers.fill(lambda rows: densities(parameters, rows), np.empty(shape))
+            known = workers.fill(densities, np.empty((*P.shape[:2], len(parameters.spectra))))
 
         def statistics(rows):
-            if known is not None:
+            if fixed_spectra:
                 return e_step(parameters, known[rows], None, weight[rows])
-            return e_step(parameters, densities(parameters, rows), P[rows], weight[rows])
+            return e_step(parameters, densities(rows), P[rows], weight[rows])
 
         total = workers.sum(statistics, len(P))
         return (total, parameters), total.log_likelihood / total.weight

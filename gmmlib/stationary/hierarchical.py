@@ -135,7 +135,9 @@ class HierarchicalGMM(Filtering, Additive, Mixture):
 
         return Scoring(len(X), len(self.top_weights_), log_joint, self._workers(X))
 
-    _posteriors = staticmethod(grouped.normalised)
+    @staticmethod
+    def _posteriors(joint):
+        return steps.normalised(joint)[0]
 
     def n_parameters(self):
         """Free parameters: weights of both layers, and the distinct powers of each spectrum."""
@@ -155,14 +157,7 @@ class HierarchicalGMM(Filtering, Additive, Mixture):
             return grouped.lower_posteriors(self._parameters, X, self._layout, workers)
 
     def sample(self, n_samples=1, random_state=None, n_views=None):
-        """Draw groups.
-
-        Parameters
-        ----------
-        n_samples : int
-        random_state : int, Generator, RandomState or None
-        n_views : int, optional
-            Images in each group: 2 unless said otherwise; by position always those of the fit.
+        """Draw groups, of 2 images unless `n_views` says otherwise; by position always those of the fit.
 
         Returns
         -------

@@ -26,24 +26,17 @@ Krause, Perona and Gomes (2010), NIPS 23, 775-783, who regularise I by the size 
 """
 
 import numpy as np
-from scipy.optimize import minimize
 from scipy.special import log_softmax, xlogy
 
 from gmmlib import _checks, posterior
-from gmmlib.spectrum import fold, powers, unfold
-from gmmlib.stationary import steps
+from gmmlib.spectrum import fold, powers
+from gmmlib.stationary import conditional, steps
 from gmmlib.stationary.convolutional import ConvolutionalGMM
 from gmmlib.stationary.steps import Parameters
 
 
 def information(resp):
-    """Mutual information of image and component, nats, and its gradient (N, K) by log joints.
-
-    Parameters
-    ----------
-    resp : ndarray, (N, K)
-        Posteriors; rows sum to 1.
-    """
+    """Mutual information of image and component, nats, of posteriors (N, K); its gradient by log joints."""
     mean = resp.mean(axis=0)
     terms = xlogy(resp, resp) - xlogy(resp, mean)
     of_image = terms.sum(axis=1)
@@ -53,16 +46,7 @@ def information(resp):
 def objective(logits, log_spectra, P, multiplicity, strength):
     """J, and its gradients by the logits (K,) of the weights and by the log spectra (K, F).
 
-    Parameters
-    ----------
-    logits : ndarray, (K,)
-    log_spectra : ndarray, (K, F)
-    P : ndarray, (N, F)
-        Powers of the images, squared grey levels.
-    multiplicity : ndarray, (F,)
-        How often each power stands in the full plane.
-    strength : float
-        Lambda, in nats of likelihood per nat of information.
+    The images have powers P (N, F) of a `multiplicity` (F,); `strength` is lambda.
     """
     weights = np.exp(log_softmax(logits))
     joint = steps.log_joint(Parameters(weights, np.exp(log_spectra)), P, multiplicity)
@@ -81,10 +65,9 @@ def inform(mixture, X, *, strength=100.0, max_iter=25):
     Parameters
     ----------
     mixture : ConvolutionalGMM
-        Fitted, of images with a mean and with a floor of the variances above 0, which is kept; it is left
-        as it is.
+        Fitted, to images with a mean, with a `variance_floor` above 0, which is kept; it stays as it is.
     X : array-like, (N, H, W)
-        Images of the size that it was fitted to.
+        Images of that size.
     strength : float
         Lambda, in nats of likelihood per nat of information.
     max_iter : int
@@ -109,34 +92,14 @@ def inform(mixture, X, *, strength=100.0, max_iter=25):
     layout = fold(mixture.image_shape_)
     P, n_components = powers(X, layout), len(mixture.weights_)
     start = steps.given(mixture.learned(), n_components, layout, "mixture")
-
-    def unpack(vector):
-        return vector[:n_components], vector[n_components:].reshape(n_components, -1)
-
-    def downhill(vector):
-        value, by_logits, by_spectra = objective(*unpack(vector), P, layout.multiplicity, strength)
-        return -value, -np.concatenate([by_logits, by_spectra.ravel()])
-
-    def after_iteration(intermediate_result):
-        trace.append(-float(intermediate_result.fun))
-
-    # A weight of 0 has no logit.
-    vector = np.log(np.concatenate([np.maximum(start.weights, 1e-12), start.spectra.ravel()]))
-    trace = [-float(downhill(vector)[0])]
-    lowest = np.full(vector.size, np.log(floor))
-    lowest[:n_components] = -np.inf
-    result = minimize(
-        downhill,
-        vector,
-        jac=True,
-        method="L-BFGS-B",
-        bounds=np.stack([lowest, np.full(vector.size, np.inf)], axis=1),
-        callback=after_iteration,
-        options={"maxiter": max_iter},
+    logits, log_spectra, objectives = conditional.maximise(
+        np.log(np.maximum(start.weights, 1e-12)),  # a weight of 0 has no logit
+        np.log(start.spectra),
+        lambda *where: objective(*where, P, layout.multiplicity, strength),
+        np.full(len(layout.bins), np.inf),
+        max_iter,
+        lowest=np.log(floor),
     )
-    logits, log_spectra = unpack(result.x)
     informed = ConvolutionalGMM(n_components, variance_floor=floor)
-    informed.weights_ = np.exp(log_softmax(logits))
-    informed.spectra_ = unfold(np.exp(log_spectra), layout)
-    informed.image_shape_, informed.n_dimensions_ = layout.shape, layout.dimension
-    return informed, np.array(trace)
+    informed._set(layout, Parameters(np.exp(log_softmax(logits)), np.exp(log_spectra)))
+    return informed, objectives

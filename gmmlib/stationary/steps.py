@@ -167,6 +167,13 @@ def layout_of(shape, zero_mean_patches):
     return layout
 
 
+def normalised(joint):
+    """Posteriors, in place, and log-likelihoods (n,) of contiguous log joints (n, K)."""
+    evidence = np.empty(len(joint))
+    posterior.normalise(joint, np.zeros(joint.shape[1]), evidence)
+    return joint, evidence
+
+
 def check_variance(P, weight, layout, variance_floor):
     """Refuse powers (N, F) that leave nothing to learn, or whose likelihood has no bound."""
     variance = weight @ P / weight.sum()

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import fft
 
-from gmmlib import _checks, _kernels, posterior
+from gmmlib import _checks, posterior
 from gmmlib.em.workers import Workers
 from gmmlib.spectrum import powers, unfold
 from gmmlib.stationary import steps
@@ -79,18 +79,7 @@ def window(shape, max_shift=None):
 
 
 def shifted(images, shifts):
-    """Move images around the torus.
-
-    Parameters
-    ----------
-    images : ndarray, (N, H, W)
-    shifts : ndarray of int, (N, 2)
-        Pixels down and to the right; ``-shifts`` moves them back.
-
-    Returns
-    -------
-    ndarray, (N, H, W)
-    """
+    """Move images (N, H, W) around the torus by shifts (N, 2), integers of pixels down and to the right."""
     n, height, width = images.shape
     row = (np.arange(height) - shifts[:, :1]) % height
     column = (np.arange(width) - shifts[:, 1:]) % width
@@ -156,7 +145,7 @@ def e_step(bank, X, weight):
     X = np.asarray(X, dtype=np.float64)
     z, P = fft.rfft2(X, norm="ortho"), powers(X, bank.layout)
     resp = log_joints(bank, z, P)
-    evidence = normalise(resp.reshape(len(X), -1))
+    _, evidence = steps.normalised(resp.reshape(len(X), -1))
     mass = resp.sum(axis=2) * weight[:, None]
     transform = np.zeros(bank.kernels.shape, dtype=complex)
     for k in np.flatnonzero(mass.any(axis=0)):
@@ -207,11 +196,8 @@ def random_start(X, layout, n_components, weight, variance_floor, noise, rng):
     spectra = np.maximum(mean / weight.sum(), variance_floor)[None]
     if noise == "white":
         spectra = level(spectra, layout)
-    return Parameters(
-        np.full(n_components, 1 / n_components),
-        np.asarray(X[chosen], dtype=np.float64),
-        np.repeat(spectra, n_components, axis=0),
-    )
+    weights, means = np.full(n_components, 1 / n_components), np.asarray(X[chosen], dtype=np.float64)
+    return Parameters(weights, means, np.repeat(spectra, n_components, axis=0))
 
 
 def start(model, X, weight, layout):
@@ -260,13 +246,6 @@ def workers(n_components, window):
     """Workers that hold the log joints of a block of images under each component and shift."""
     size = max(1, TRIPLES // (n_components * window.size))
     return Workers(size, size)
-
-
-def normalise(joint):
-    """Turn contiguous log joints (n, m) into posteriors in place; return the evidence of each row, (n,)."""
-    evidence = np.empty(len(joint))
-    _kernels.normalise(joint, np.zeros(joint.shape[1]), evidence)
-    return evidence
 
 
 def level(spectra, layout):

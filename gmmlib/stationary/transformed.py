@@ -198,7 +198,7 @@ class TransformedGMM(Spectral, Additive, OfImages, Mixture):
         def summed(rows):
             joint = log_joint(rows)
             n, n_components, n_shifts = joint.shape
-            return templates.normalise(joint.reshape(-1, n_shifts)).reshape(n, n_components)
+            return steps.normalised(joint.reshape(-1, n_shifts))[1].reshape(n, n_components)
 
         return Scoring(len(X), len(self.weights_), summed, workers)
 
