@@ -72,86 +72,56 @@ class Gallery:
 
 
 def of_spectra(name, title, model, images, labels=None, *, seed=0):
-    """Make the gallery of a `ConvolutionalGMM`.
+    """Make the gallery of a fitted `ConvolutionalGMM`.
 
-    Parameters
-    ----------
-    name, title : str
-    model : ConvolutionalGMM
-        Fitted.
-    images : ndarray, (N, H, W)
-        Where the most strongly claimed images come from.
-    labels : array-like of int, (N,), optional
-        Their classes, 0 ... C - 1.
-    seed : int
-        Of the samples.
+    The most strongly claimed of the images (N, H, W) are shown, and the classes, 0 ... C - 1, of those that a
+    component wins, by their labels (N,); samples are drawn from a seed.
     """
     shape = images.shape[1:]
-    top, winner = _claimed(model.log_joint(images), images)
     sheets = {
-        "most strongly claimed": top,
         "samples": _drawn(model, seed),
         "filter": _levels(_impulse(model.filters_, shape))[:, None],
         "spectrum": _levels(plotting.log_spectra(model.spectra_, shape))[:, None],
     }
-    return Gallery(
-        name,
-        title,
-        model.weights_,
-        sheets,
-        classes=_won(winner, labels, len(model.weights_)),
-        profile=_profile(model.spectra_, shape),
-        overlap=metrics.spectral_overlap(model.filters_, shape),
-    )
+    more = {"profile": _profile(model.spectra_, shape)}
+    more["overlap"] = metrics.spectral_overlap(model.filters_, shape)
+    return of_log_joint(name, title, model.weights_, model.log_joint(images), images, labels, sheets, **more)
 
 
 def of_full(name, title, model, images, labels=None, *, axes=None, seed=0):
     """Make the gallery of a `FullGMM` of images as rows: means and the directions of largest variance.
 
-    Parameters are those of `of_spectra`; images have the shape (N, H, W).  A model of the leading principal
-    components of the rows is given their (mean, (D, H W) unit vectors) as `axes`.
+    Parameters are those of `of_spectra`.  A model of the leading principal components of the rows is given
+    their (mean, (D, H W) unit vectors) as `axes`.
     """
     shape = images.shape[1:]
     rows = images.reshape(len(images), -1)
     centre, vectors = (0.0, None) if axes is None else axes
     pixels = (lambda x: x) if axes is None else (lambda x: x @ vectors)
-    top, winner = _claimed(model.log_joint(rows if axes is None else (rows - centre) @ vectors.T), images)
+    log_joint = model.log_joint(rows if axes is None else (rows - centre) @ vectors.T)
     directions = np.stack([pixels(_leading(covariance)) for covariance in model.covariances_])
     # A direction has no sign of its own: the first of its largest entries is made positive.
     size = np.abs(directions)
     first = (size > (1 - TIE) * size.max(axis=2, keepdims=True)).argmax(axis=2)
     largest = np.take_along_axis(directions, first[..., None], axis=2)
     directions = (directions * np.sign(largest)).reshape(len(directions), -1, *shape)
-    return Gallery(
-        name,
-        title,
-        model.weights_,
-        {
-            "most strongly claimed": top,
-            "samples": (pixels(_drawn(model, seed)) + centre).reshape(len(directions), -1, *shape),
-            "mean": _levels((pixels(model.means_) + centre).reshape(-1, *shape))[:, None],
-            "largest variance": directions,
-        },
-        classes=_won(winner, labels, len(model.weights_)),
-    )
+    sheets = {
+        "samples": (pixels(_drawn(model, seed)) + centre).reshape(len(directions), -1, *shape),
+        "mean": _levels((pixels(model.means_) + centre).reshape(-1, *shape))[:, None],
+        "largest variance": directions,
+    }
+    return of_log_joint(name, title, model.weights_, log_joint, images, labels, sheets)
 
 
 def of_templates(name, title, model, images, labels=None):
     """Make the gallery of a `gmmlib.stationary.transformed.TransformedGMM`; parameters as in `of_spectra`."""
-    top, winner = _claimed(model.log_joint(images), images)
+    shape = images.shape[1:]
     sheets = {
-        "most strongly claimed": top,
         "template": _levels(model.means_)[:, None],
-        "spectrum": _levels(plotting.log_spectra(model.spectra_, images.shape[1:]))[:, None],
+        "spectrum": _levels(plotting.log_spectra(model.spectra_, shape))[:, None],
     }
-    return Gallery(
-        name,
-        title,
-        model.weights_,
-        sheets,
-        classes=_won(winner, labels, len(model.weights_)),
-        profile=_profile(model.spectra_, images.shape[1:]),
-    )
+    more = {"profile": _profile(model.spectra_, shape)}
+    return of_log_joint(name, title, model.weights_, model.log_joint(images), images, labels, sheets, **more)
 
 
 def of_stack(name, title, stack, images, labels=None):
@@ -159,11 +129,16 @@ def of_stack(name, title, stack, images, labels=None):
     return of_log_joint(name, title, stack.layers_[-1].weights_, stack.log_joint(images), images, labels)
 
 
-def of_log_joint(name, title, weights, log_joint, images, labels=None):
-    """Make the gallery of components (K,) known by the log joints (N, K) that they give to images."""
-    top, winner = _claimed(log_joint, images)
-    sheets = {"most strongly claimed": top}
-    return Gallery(name, title, weights, sheets, classes=_won(winner, labels, len(weights)))
+def of_log_joint(name, title, weights, log_joint, images, labels=None, sheets=None, **more):
+    """Make the gallery of components (K,) known by the log joints (N, K) that they give to images.
+
+    Further `sheets`, and whatever else there is, are those of `Gallery`.
+    """
+    top = posterior.ranking(posterior.log_odds(log_joint), TOP)
+    sheets = {"most strongly claimed": np.stack([images[rows] for rows in top]), **(sheets or {})}
+    if labels is not None:
+        more["classes"] = metrics.contingency(log_joint.argmax(axis=1), labels, len(weights))
+    return Gallery(name, title, weights, sheets, **more)
 
 
 def _leading(covariance):
@@ -173,11 +148,6 @@ def _leading(covariance):
     distinct = np.diff(variances[::-1]) < -TIE * variances[-1]
     alone = np.concatenate([[True], distinct]) & np.concatenate([distinct, [True]])
     return np.where(alone[:4, None], directions.T[::-1][:4], 0.0)
-
-
-def _claimed(log_joint, images):
-    rows = posterior.ranking(posterior.log_odds(log_joint), TOP)
-    return np.stack([images[own] for own in rows]), log_joint.argmax(axis=1)
 
 
 def _drawn(model, seed):
@@ -190,12 +160,6 @@ def _drawn(model, seed):
 def _impulse(filters, shape):
     """Zero-phase whitening filters as images, (K, H, W), their centre in the middle."""
     return fft.fftshift(fft.irfft2(np.sqrt(filters), s=shape), axes=(1, 2))
-
-
-def _won(winner, labels, n_components):
-    if labels is None:
-        return None
-    return metrics.contingency(winner, labels, n_components)
 
 
 def _profile(spectra, shape):

@@ -37,16 +37,14 @@ class GenerativeClassifier(ClassifierMixin, BayesRule, BaseEstimator):
     Parameters
     ----------
     density : estimator
-        Unfitted, with `fit` and `score_samples` (log-densities in nats), such as `ConvolutionalGMM`,
-        `FullGMM` or scikit-learn's ``KernelDensity``; a clone of it is fitted to each class.  A
-        ``Pipeline`` or `StackedGMM` scores transformed rows, so its transforms must be wrapped in
-        ``sklearn.frozen.FrozenEstimator``, fitted on all classes, or learn nothing.
+        Unfitted, with `fit` and `score_samples` (log-densities in nats), such as `FullGMM` or scikit-learn's
+        ``KernelDensity``; a clone is fitted to each class.  A ``Pipeline`` or `StackedGMM` scores transformed
+        rows, so its transforms must learn nothing or be in a ``sklearn.frozen.FrozenEstimator``, fitted on
+        all classes.
     priors : array-like, (C,), optional
-        Probability of each class, sorted as in `classes_`; by default the classes' shares of the rows,
-        or of the row weights.
+        Probability of each class, sorted as in `classes_`; by default its share of the rows or row weights.
     random_state : int, Generator, RandomState or None
-        Gives each class a seed of its own for every ``random_state`` in `density`, whatever stands there;
-        None leaves them alone.
+        Gives each class a seed of its own for every ``random_state`` in `density`; None leaves them alone.
 
     Attributes
     ----------
@@ -81,15 +79,11 @@ class GenerativeClassifier(ClassifierMixin, BayesRule, BaseEstimator):
         sample_weight : array-like, (N,), optional
             Row weights, for densities whose `fit` takes them; they count in the priors too.
 
-        Returns
-        -------
-        self
-
         Raises
         ------
         ValueError
-            If the density, the priors, the classes or the data cannot be used.  Where the density refuses
-            the rows of a class, a note names the class.
+            If the density, the priors, the classes or the data cannot be used; if the density refuses the
+            rows of a class, a note names it.
         """
         before = vars(self).copy()
         try:
@@ -211,7 +205,7 @@ class GenerativeClassifier(ClassifierMixin, BayesRule, BaseEstimator):
 def mixture_of(priors, densities):
     """All components of several mixtures of one kind as one mixture.
 
-    Its density is the mean of theirs, weighted by the priors.  It has no trace, for no run of EM made it.
+    Its density is the mean of theirs, weighted by the priors.  It has no trace, because no run of EM made it.
 
     Parameters
     ----------
@@ -223,12 +217,7 @@ def mixture_of(priors, densities):
     Returns
     -------
     mixture
-        Of the same class; components stand in the order of the densities.
-
-    Raises
-    ------
-    ValueError
-        If the densities are of several classes, or their components cannot be joined.
+        Of the same class, components in the order of the densities; ValueError if they cannot be joined.
     """
     kinds = {type(density) for density in densities}
     if len(kinds) > 1 or not all(hasattr(density, "learned") for density in densities):
@@ -266,8 +255,8 @@ def _check_density(density, sample_weight):
 
 
 def _check_scores(density):
-    lacking = [name for name in ("fit", "score_samples", "get_params") if not hasattr(density, name)]
-    if lacking or isinstance(density, type):
+    has_all = all(hasattr(density, name) for name in ("fit", "score_samples", "get_params"))
+    if not has_all or isinstance(density, type):
         raise ValueError(
             "density must be an estimator with fit and score_samples; "
             f"got {density!r}. Pass an unfitted one such as FullGMM(10)."

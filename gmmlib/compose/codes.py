@@ -23,15 +23,11 @@ def encode(log_joint, code):
         Nats.
     code : {"log_joint", "standardised_log_joint", "posterior"}
 
-    Returns
-    -------
-    ndarray, (N, K)
-
     Raises
     ------
     ValueError
-        If the code has another name, or the log joints are no matrix or not finite.  A component of
-        weight 0 has log joints of -inf; only the posterior, which is then 0, takes those.
+        If the code has another name, or the log joints are no matrix or not finite; only the posterior takes
+        the -inf of a component of weight 0.
     """
     _checks.one_of(code, "code", CODES)
     log_joint = _checks.array(log_joint, "log_joint").astype(np.float64, copy=False)
@@ -59,18 +55,12 @@ def standardised(log_joint):
 def decode(code, kind):
     r"""Posteriors of the components of a layer, from a code that was drawn rather than computed.
 
-    A drawn code need not be one that any log joints have, so each kind is taken to the nearest posteriors
-    that it can mean:
+    A drawn code need not be one that any log joints have; it is taken to the nearest posteriors:
 
     - ``"posterior"``: the nearest point of the simplex, in squared distance;
     - ``"log_joint"``: :math:`\exp l_k / \sum_j \exp l_j`, the log joints less their evidence;
-    - ``"standardised_log_joint"``: all on the largest entry (the lowest index among equals).  The scale of
-      the log joints is lost; of images it is tens of nats and more, where posteriors are nearly 0 or 1.
-
-    Parameters
-    ----------
-    code : ndarray, (N, K)
-    kind : {"log_joint", "standardised_log_joint", "posterior"}
+    - ``"standardised_log_joint"``: all on the largest entry (the lowest index among equals), because of
+      images the lost scale of the log joints is tens of nats and more.
 
     Returns
     -------
