@@ -34,7 +34,6 @@ class Gallery:
     ----------
     name : str
         Part of addresses: letters, digits and hyphens.
-    title : str
     weights : array-like, (K,)
         Mixing weights; components are shown in falling order of these.
     sheets : dict of str to ndarray

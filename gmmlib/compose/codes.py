@@ -78,10 +78,8 @@ def decode(code, kind):
 def nearest_on_simplex(vectors):
     """Move each row (N, K) to the closest of the vectors that are nowhere negative and sum to 1.
 
-    References
-    ----------
-    Duchi, Shalev-Shwartz, Singer and Chandra (2008), ICML, for the closed form: subtract one number from
-    all coordinates, and cut at 0.
+    In closed form (Duchi, Shalev-Shwartz, Singer and Chandra 2008, ICML): subtract one number from all
+    coordinates, and cut at 0.
     """
     falling = -np.sort(-vectors, axis=1)
     excess = (np.cumsum(falling, axis=1) - 1) / np.arange(1, vectors.shape[1] + 1)

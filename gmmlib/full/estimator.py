@@ -43,16 +43,12 @@ class FullGMM(Learned, missing.Incomplete, Additive, Online, Mixture):
 
     Attributes
     ----------
-    weights_ : ndarray, (K,)
-    means_ : ndarray, (K, D)
-    covariances_ : ndarray, (K, D, D)
-        With `reg_covar` on their diagonals.
+    weights_, means_, covariances_ : ndarray, (K,), (K, D) and (K, D, D)
+        The covariances with `reg_covar` on their diagonals.
     precisions_cholesky_ : ndarray, (K, D, D)
         Upper triangular U with ``U @ U.T`` the precision; computed when asked for.
     component_counts_ : ndarray of int, (number of iterations + 1,)
         Components at the start and after each iteration: fewer where `min_weight` removed some.
-    n_features_in_ : int
-        D.
     log_likelihoods_, converged_, n_iter_
         As in `gmmlib.base.LearnedByEM`.
 

@@ -111,11 +111,6 @@ class Incomplete:
         -------
         ndarray, (n_samples, N, D)
             Observed values are those of X.  Its mean over many draws is what `impute` returns.
-
-        Raises
-        ------
-        ValueError
-            Without ``allow_missing=True``, or if an argument cannot be used.
         """
         known = self._incomplete(X, "sample_given")
         n_samples = _checks.positive_integer(n_samples, "n_samples")

@@ -31,8 +31,8 @@ def jittered(centres, deviation, rng):
 def kmeans_labels(X, weight, n_components, random_state):
     """Cluster of each row by k-means, as scikit-learn's mixtures start.
 
-    Clusters of equal size and distance are common where rows repeat each other, and which of them comes
-    first must not hang on the last bits of the rows: they are rounded to 30 bits of the largest number.
+    Rows are rounded to 30 bits of the largest number: which of clusters that tie comes first, as is common
+    where rows repeat each other, must not hang on their last bits.
     """
     if isinstance(random_state, np.random.Generator):
         random_state = int(random_state.integers(2**31))
@@ -59,12 +59,8 @@ def kmeans_labels(X, weight, n_components, random_state):
 def spread_out(X, weight, count, random_state):
     """Rows from which k-means starts, (count, D), by greedy k-means++.
 
-    The draws are scikit-learn's.  But where some of the rows drawn would serve equally well, it is the
-    first that is taken, not one that rounding prefers.
-
-    References
-    ----------
-    Arthur and Vassilvitskii (2007), SODA.
+    The draws are scikit-learn's (Arthur and Vassilvitskii 2007, SODA); but where some of the rows drawn would
+    serve equally well, the first is taken, not one that rounding prefers.
     """
     squares = row_norms(X, squared=True)
 

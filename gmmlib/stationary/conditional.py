@@ -125,12 +125,7 @@ def maximise(logits, filters, function, highest, max_iter, report=None, lowest=L
     -------
     logits, filters : ndarray
     trace : ndarray, (number of iterations + 1,)
-        The value at the start and after each iteration.
-
-    Raises
-    ------
-    FloatingPointError
-        If the value is not finite.
+        The value at the start and after each iteration; FloatingPointError if it is not finite.
     """
     n_components = len(logits)
     trace = []

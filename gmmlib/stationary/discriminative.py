@@ -33,7 +33,7 @@ class DiscriminativeGMM(OfImages, ClassifierMixin, BayesRule, BaseEstimator):
     em_iter : int
         EM iterations in each class before them.
     variance_floor : float
-        No variance is let below it, in squared grey levels; it must be above 0.
+        As in `ConvolutionalGMM`, but above 0.
     random_state, chunk_size, callback
         As in `gmmlib.base.LearnedByEM`: the first for the starts of EM, the last with L-BFGS iterations.
 
@@ -50,8 +50,6 @@ class DiscriminativeGMM(OfImages, ClassifierMixin, BayesRule, BaseEstimator):
         J of `gmmlib.stationary.conditional`, nats per image; it never falls.
     n_iter_ : int
         L-BFGS iterations run.
-    image_shape_ : (int, int)
-        H and W.
 
     References
     ----------
@@ -91,10 +89,6 @@ class DiscriminativeGMM(OfImages, ClassifierMixin, BayesRule, BaseEstimator):
             The class of each image.
         sample_weight : array-like, (N,), optional
             Row weights: 0 leaves a row out, an integer repeats it.
-
-        Returns
-        -------
-        self
 
         Raises
         ------
@@ -171,13 +165,10 @@ class DiscriminativeGMM(OfImages, ClassifierMixin, BayesRule, BaseEstimator):
                 f"save needs classes that are numbers; got {self.classes_.tolist()}. Fit on numbers, as "
                 "numpy.unique(y, return_inverse=True) makes them, and keep the names elsewhere."
             )
-        arrays = {
-            "classes": self.classes_.astype(np.float64 if self.classes_.dtype.kind == "f" else np.int64),
-            "weights": self.mixture_.weights_,
-            "spectra": self.mixture_.spectra_,
-            "objectives": self.objectives_,
-            "image_shape": np.array(self.image_shape_),
-        }
+        dtype = np.float64 if self.classes_.dtype.kind == "f" else np.int64
+        arrays = {"classes": self.classes_.astype(dtype), "objectives": self.objectives_}
+        arrays |= {"weights": self.mixture_.weights_, "spectra": self.mixture_.spectra_}
+        arrays["image_shape"] = np.array(self.image_shape_)
         return _contents.settings(self, n_components=self.weights_.shape[1]), arrays
 
     @classmethod

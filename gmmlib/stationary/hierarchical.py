@@ -26,16 +26,14 @@ class HierarchicalGMM(Filtering, Additive, Mixture):
     by_position : bool
         Each position of a group has a table of its own: all groups have the G images of the fit, in an
         order that counts.  Otherwise one table serves all, and a group is a bag of images.
-    zero_mean_patches : bool
-        The images had their own mean removed: leave out the zero frequency.
-    variance_floor : float
-        No variance is let below it, in squared grey levels.
     fixed_spectra : bool
         Learn the top layer alone, on the spectra of the start: training from the bottom up.
     init : "random_from_data" or mapping
         Where EM starts: from randomly chosen images and groups; from a mixture of single images
         ``{"weights": (K,), "spectra": (K, H, W//2 + 1)}`` and randomly chosen groups; or from
         ``{"top_weights": (T,), "conditionals": (T, K) or (G, T, K), "spectra": (K, H, W//2 + 1)}``.
+    zero_mean_patches, variance_floor
+        As in `ConvolutionalGMM`.
     max_iter, tol, n_init, random_state, callback, progress, chunk_size
         As in `gmmlib.base.LearnedByEM`.
 
@@ -44,15 +42,11 @@ class HierarchicalGMM(Filtering, Additive, Mixture):
     top_weights_ : ndarray, (T,)
     conditionals_ : ndarray, (T, K), or (G, T, K) by position
         Weights of the lower components under each top component.
-    spectra_ : ndarray, (K, H, W//2 + 1)
-        As those of `ConvolutionalGMM`.
     weights_ : ndarray, (K,)
         Weights of the lower components for one image, ``top_weights_ @ conditionals_``; by position, its
         mean over positions.
-    image_shape_, n_dimensions_
+    spectra_, filters_, image_shape_, n_dimensions_, log_likelihoods_, converged_, n_iter_
         As in `ConvolutionalGMM`, of each image.
-    log_likelihoods_, converged_, n_iter_
-        As in `gmmlib.base.LearnedByEM`.
     """
 
     def __init__(

@@ -79,11 +79,6 @@ def inform(mixture, X, *, strength=100.0, max_iter=25):
         With as many components.
     objectives : ndarray, (number of iterations + 1,)
         J at the start and after each iteration, nats per image; it never falls.
-
-    Raises
-    ------
-    ValueError
-        If an argument cannot be used.
     """
     floor = _checks.positive(mixture.variance_floor, "variance_floor")
     _checks.non_negative(strength, "strength")

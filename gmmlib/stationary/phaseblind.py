@@ -121,24 +121,15 @@ def frame(X, n_axes=None, *, softness=0.1, sample_weight=None):
 
 
 def coordinates(X, frame):
-    """Split images into what a mixture describes and what is the same for all classes.
-
-    Parameters
-    ----------
-    X : array-like, (N, H, W)
-    frame : Frame
+    """Split images (N, H, W), of the size that the frame was learned from, or ValueError.
 
     Returns
     -------
     lead : ndarray, (N, D)
-        Leading coordinates, grey levels.
+        Leading coordinates, grey levels, which a mixture describes.
     common : ndarray, (N,)
-        Log density of pixels less that of `lead`, nats: the Gaussians along the other axes, and the volume.
-
-    Raises
-    ------
-    ValueError
-        If the images are not of the size that the frame was learned from.
+        Log density of pixels less that of `lead`, nats, the same for all classes: the Gaussians along the
+        other axes, and the volume.
     """
     X = _checks.images(X)
     layout = fold(X.shape[1:])
@@ -168,11 +159,9 @@ class PhaseBlindGMM(OfImages, Mixture):
     ----------
     mixture_ : FullGMM
         The mixture over the leading coordinates (N, D).
-    log_likelihoods_, converged_, n_iter_
-        As in `gmmlib.base.LearnedByEM`.
     frame_ : Frame
-    image_shape_ : (int, int)
-        H and W.
+    image_shape_, log_likelihoods_, converged_, n_iter_
+        As in `ConvolutionalGMM`.
     """
 
     def __init__(

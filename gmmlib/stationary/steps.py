@@ -108,6 +108,17 @@ def random_start(P, multiplicity, n_components, weight, variance_floor, rng):
 
 def given(mapping, n_components, layout, name):
     """Check and fold the weights and half-plane spectra of a caller or a file."""
+    parameters = folded(mapping, n_components, layout, name)
+    spectra = parameters.spectra
+    if not ((spectra > 0) & (spectra < np.inf)).all():
+        raise ValueError(
+            f"{name}['spectra'] must be positive and finite; got {spectra.min():g} to {spectra.max():g}."
+        )
+    return parameters
+
+
+def folded(mapping, n_components, layout, name):
+    """What `given` returns, with spectra of any sign."""
     if not {"weights", "spectra"} <= set(mapping):
         raise ValueError(f'{name} must hold "weights" and "spectra"; got {sorted(mapping)}.')
     height, width = layout.shape
@@ -117,10 +128,6 @@ def given(mapping, n_components, layout, name):
     # Contiguous, as EM's own are: BLAS sums in another order otherwise.
     spectra = np.ascontiguousarray(spectra.reshape(n_components, -1)[:, layout.bins])
     _checks.mixing_weights(weights, f"{name}['weights']")
-    if not ((spectra > 0) & (spectra < np.inf)).all():
-        raise ValueError(
-            f"{name}['spectra'] must be positive and finite; got {spectra.min():g} to {spectra.max():g}."
-        )
     return Parameters(weights, spectra)
 
 

@@ -87,12 +87,7 @@ def shifted(images, shifts):
 
 
 def register(images, reference):
-    """Find the circular shift at which each image correlates most with a reference.
-
-    Parameters
-    ----------
-    images : ndarray, (N, H, W)
-    reference : ndarray, (H, W)
+    """Find the circular shift at which each image (N, H, W) correlates most with a reference (H, W).
 
     Returns
     -------
@@ -220,8 +215,11 @@ def given(mapping, n_components, layout, name):
     if not {"weights", "means", "spectra"} <= set(mapping):
         raise ValueError(f'{name} must hold "weights", "means" and "spectra"; got {sorted(mapping)}.')
     means = _checks.parameter(mapping["means"], f"{name}['means']", (n_components, *layout.shape))
-    _checks.finite(means, f"{name}['means']")
-    weights, spectra = steps.given(mapping, n_components, layout, name)
+    weights, spectra = steps.folded(mapping, n_components, layout, name)
+    for key, values in {"means": means, "spectra": spectra}.items():
+        _checks.finite(values, f"{name}[{key!r}]")
+    if not (spectra > 0).all():
+        raise ValueError(f"{name}['spectra'] must be positive; got {spectra.min():g}.")
     return Parameters(weights, means, spectra)
 
 

@@ -33,13 +33,11 @@ class TransformedGMM(Spectral, Additive, OfImages, Mixture):
         shifts are allowed; 0 allows none.
     noise : {"stationary", "white"}
         Whether a component has a spectrum of its own or one variance at all frequencies.
-    variance_floor : float
-        No variance is let below it, in squared grey levels.
     init : "random_from_data" or mapping
         Where EM starts: from randomly chosen images, or
         ``{"weights": (K,), "means": (K, H, W), "spectra": (K, H, W//2 + 1)}``.
-    max_iter, tol, n_init, random_state, callback, checkpoint, progress
-        As in `gmmlib.base.LearnedByEM`.
+    variance_floor, max_iter, tol, n_init, random_state, callback, checkpoint, progress
+        As in `ConvolutionalGMM`.
 
     Attributes
     ----------
@@ -48,10 +46,8 @@ class TransformedGMM(Spectral, Additive, OfImages, Mixture):
         Templates, grey levels.  With all shifts allowed each is known up to a shift only.
     spectra_ : ndarray, (K, H, W//2 + 1)
         Power spectra of the noise, squared grey levels, as those of `ConvolutionalGMM`.
-    image_shape_ : (int, int)
-        H and W.
-    log_likelihoods_, converged_, n_iter_
-        As in `gmmlib.base.LearnedByEM`.
+    image_shape_, log_likelihoods_, converged_, n_iter_
+        As in `ConvolutionalGMM`.
 
     References
     ----------
@@ -118,16 +114,12 @@ class TransformedGMM(Spectral, Additive, OfImages, Mixture):
     def predict_shift(self, X):
         """Find the most probable pair of component and shift of each image.
 
-        Parameters
-        ----------
-        X : array-like, (N, H, W)
-
         Returns
         -------
         labels : ndarray of int, (N,)
         shifts : ndarray of int, (N, 2)
-            Pixels down and to the right, between minus half and half of a side;
-            ``shifted(X, -shifts)`` lies on the templates.
+            Pixels down and to the right, from minus half to half of a side: ``shifted(X, -shifts)`` lies on
+            the templates.
         """
         X, log_joint, workers = self._over_shifts(X)
         with workers:
