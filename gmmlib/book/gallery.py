@@ -1,8 +1,7 @@
 """What the component explorer shows of a model, as one small JSON document.
 
-A gallery has a row a component: its weight, sheets of pictures, a profile, the classes of what it wins and
-the components nearest to it, as far as the model has them.  Shown in a notebook it becomes an output of a
-type of its own, which is stored with the notebook and found there when pages are made.
+Shown in a notebook it becomes an output of a type of its own, which is stored with the notebook and found
+there when pages are made.
 """
 
 import base64
@@ -28,23 +27,13 @@ GREYS = 16  # of photographs, digits and samples; spectra have 256
 
 
 class Gallery:
-    """A document for the explorer.
+    """A document for the explorer, with a row for each of K components in falling order of the weights (K,).
 
-    Parameters
-    ----------
-    name : str
-        Part of addresses: letters, digits and hyphens.
-    weights : array-like, (K,)
-        Mixing weights; components are shown in falling order of these.
-    sheets : dict of str to ndarray
-        Pictures by heading: grey levels of shape (K, M, H, W), M beside each other, each in its own range.
-        Floats have 16 greys; ``uint8`` is taken as it is.
-    classes : array-like of int, (K, C), optional
-        How many images of each class a component wins.
-    profile : (array-like, (B,), array-like, (K, B)), optional
-        Frequencies in cycles per pixel, and the mean log power there.
-    overlap : array-like, (K, K), optional
-        Overlap of components, 0 to 1, for a list of the nearest.
+    `name` is a part of addresses: letters, digits and hyphens.  `sheets` are pictures (K, M, H, W) by
+    heading, M beside each other, each in its own range; floats have 16 greys, ``uint8`` is taken as it is.
+    Optional are `classes` (K, C), how many images of each class a component wins; `profile`, frequencies (B,)
+    in cycles per pixel and the mean log power (K, B) there; and `overlap` (K, K), 0 to 1, for a list of the
+    nearest.
     """
 
     def __init__(self, name, title, weights, sheets, *, classes=None, profile=None, overlap=None):
@@ -90,8 +79,8 @@ def of_spectra(name, title, model, images, labels=None, *, seed=0):
 def of_full(name, title, model, images, labels=None, *, axes=None, seed=0):
     """Make the gallery of a `FullGMM` of images as rows: means and the directions of largest variance.
 
-    Parameters are those of `of_spectra`.  A model of the leading principal components of the rows is given
-    their (mean, (D, H W) unit vectors) as `axes`.
+    A model of the leading principal components of the rows is given their (mean, (D, H W) unit vectors) as
+    `axes`.
     """
     shape = images.shape[1:]
     rows = images.reshape(len(images), -1)

@@ -28,17 +28,9 @@ def style():
 def component_sheet(patches, filters=None, labels=None, *, means=None):
     """Draw one row a component: its patches, then its filter or its mean (both, or neither).
 
-    Parameters
-    ----------
-    patches : ndarray, (R, M, H, W)
-        M images for each of R components, each in its own range of grey.
-    filters : ndarray, (R, H, W//2 + 1), optional
-        Power spectra of the whitening filters, drawn as logarithms with the zero frequency in the middle,
-        each in its own range.  Zeros (a frequency left out) are drawn as the darkest.
-    labels : sequence of str, optional
-        One a row; by default rows are numbered from 1.
-    means : ndarray, (R, H, W), optional
-        Mean images, each in its own range of grey.
+    Patches (R, M, H, W) are M images for each of R components, each in its own range of grey, as are means
+    (R, H, W).  Filters (R, H, W//2 + 1) are power spectra, drawn as logarithms with the zero frequency in the
+    middle; zeros are darkest.  Rows are labelled, or numbered from 1.
     """
     rows, columns, height, width = patches.shape
     last = []
@@ -86,14 +78,9 @@ DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (10, 3)))
 
 
 def curves(x, lines, xlabel, ylabel, *, marker=None, xscale="linear"):
-    """Draw named lines over one axis.
+    """Draw lines over one axis: `lines` is a dict of names to (M,) values at the abscissas x (M,).
 
-    Parameters
-    ----------
-    x : array-like, (M,)
-    lines : dict of str to array-like, (M,)
-    xscale : {"linear", "log"}
-        A logarithmic axis is ticked at each x.
+    A logarithmic axis, ``xscale="log"``, is ticked at each x.
     """
     with style():
         figure, axes = plt.subplots()
@@ -112,13 +99,8 @@ def curves(x, lines, xlabel, ylabel, *, marker=None, xscale="linear"):
 def trade_offs(runs, xlabels, ylabel, errors=None):
     """Draw one quantity against several others, a panel each, with a line through the runs of a name.
 
-    Parameters
-    ----------
-    runs : dict of str to array-like, (P + 1, R)
-        The P abscissas of R runs and, last, their ordinate; a line is left out where it is NaN.
-    xlabels : sequence of str, (P,)
-    errors : dict of str to array-like, (R,), optional
-        Half lengths of the error bars of the ordinates.
+    `runs` is a dict of names to arrays (P + 1, R): the P abscissas of R runs and, last, their ordinate; a
+    line is left out where it is NaN.  `errors` is a dict of names to half lengths (R,) of error bars.
     """
     with style():
         figure, panels = plt.subplots(1, len(xlabels), figsize=(7.2, 3.4), sharey=True)
@@ -150,15 +132,9 @@ def bars(heights, xlabel, ylabel, reference=None, reference_label=None):
 
 
 def named_bars(names, lengths, xlabel, *, errors=None, values=None):
-    """Draw one horizontal bar a name, the first on top.
+    """Draw one horizontal bar a name, the first on top, with error bars of half lengths `errors`.
 
-    Parameters
-    ----------
-    names : sequence of str, (G,)
-    lengths, errors : array-like, (G,)
-        Lengths of the bars and half lengths of their error bars.
-    values : str, optional
-        How to write the length beside each bar, such as ``".1f"``.
+    `values` says how to write the length beside each bar, such as ``".1f"``.
     """
     with style():
         figure, axes = plt.subplots(figsize=(7.2, 0.3 * len(names) + 0.6))
@@ -175,16 +151,10 @@ def named_bars(names, lengths, xlabel, *, errors=None, values=None):
 
 
 def grouped_bars(groups, series, ylabel, errors=None):
-    """Draw one bar a series in each group, the first series darkest, and their error bars.
+    """Draw one bar a series in each of G groups, the first series darkest, and their error bars.
 
-    Parameters
-    ----------
-    groups : sequence of str, (G,)
-    series : dict of str to array-like, (G,)
-        Heights by the name of their series; up to five are told apart by lightness alone.
-    ylabel : str
-    errors : dict of str to array-like, (G,), optional
-        Half lengths of the error bars.
+    `series` and `errors` are dicts of names to heights (G,) and to half lengths (G,); up to five series are
+    told apart by lightness alone.
     """
     width = 0.8 / len(series)
     place = np.arange(len(groups)) - 0.4 + width / 2
@@ -214,20 +184,12 @@ def heat_map(matrix, xlabel, ylabel, label, **options):
 def heat_maps(
     matrices, xlabel, ylabel, label, *, xticks=None, yticks=None, values=None, vmin=None, vmax=None
 ):
-    """Draw a few matrices side by side as coloured cells on one colour scale.
+    """Draw matrices (R, C), a dict by title, side by side as coloured cells on one colour scale.
 
-    Parameters
-    ----------
-    matrices : dict of str to array-like, (R, C)
-        By title; NaN and infinity are left white.
-    xlabel, ylabel, label : str
-        Of the columns, of the rows and of the colour bar.
-    xticks, yticks : sequence, optional
-        A name a column or row, by default numbers from 1; where not all have room, some are shown.
-    values : str, optional
-        How to write the number in each cell, such as ``".2f"``; there is room for about 15 columns.
-    vmin, vmax : float, optional
-        Ends of the colour scale, by default the smallest and the largest finite entry.
+    NaN and infinity are left white.  Columns and rows are named by `xticks` and `yticks`, or numbered from 1;
+    where not all names have room, some are shown.  `values` says how to write the number in each cell, such
+    as ``".2f"``, if at all.  The colour scale ends at `vmin` and `vmax`, or at the smallest and largest
+    finite entries.
     """
     stack = np.stack(list(matrices.values()))
     number, rows, columns = stack.shape
@@ -253,16 +215,10 @@ def heat_maps(
 
 
 def image_rows(images, labels, *, titles=None, limits=None):
-    """Draw labelled rows of images (R, M, H, W).
+    """Draw labelled rows of images (R, M, H, W), with titles of the columns.
 
-    Parameters
-    ----------
-    images : ndarray, (R, M, H, W)
-    labels : sequence of str, (R,)
-    titles : sequence of str, (M,), optional
-        Of the columns.
-    limits : (float, float), optional
-        Grey levels that are drawn black and white; by default each image is drawn in its own range.
+    Grey levels from the first to the second of `limits` go from black to white; without, each image is drawn
+    in its own range.
     """
     rows, columns, height, width = images.shape
     tile = 6.4 / columns
@@ -279,8 +235,8 @@ def image_rows(images, labels, *, titles=None, limits=None):
 def radial_profile(spectra, shape):
     """Average half-plane spectra (K, H, W//2 + 1) over rings one frequency step wide.
 
-    Returns the rings' mean frequencies (B,), in cycles per pixel, and profiles (K, B); the zero
-    frequency is left out.
+    Returns the rings' mean frequencies (B,), cycles per pixel, and profiles (K, B), without the zero
+    frequency.
     """
     radius = frequencies(shape).ravel()
     step = 1 / min(shape)

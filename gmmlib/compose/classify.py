@@ -70,20 +70,9 @@ class GenerativeClassifier(ClassifierMixin, BayesRule, BaseEstimator):
     def fit(self, X, y, sample_weight=None):
         """Fit a clone of the density to the rows of each class.
 
-        Parameters
-        ----------
-        X : array-like, (N, H, W) or (N, D)
-            What the density takes.
-        y : array-like, (N,)
-            Classes: integers, strings or truth values.
-        sample_weight : array-like, (N,), optional
-            Row weights, for densities whose `fit` takes them; they count in the priors too.
-
-        Raises
-        ------
-        ValueError
-            If the density, the priors, the classes or the data cannot be used; if the density refuses the
-            rows of a class, a note names it.
+        Classes y (N,) are integers, strings or truth values.  Row weights (N,) are for densities whose `fit`
+        takes them; they count in the priors too.  ValueError if the density, the priors, the classes or the
+        data cannot be used; if the density refuses a class, a note names it.
         """
         before = vars(self).copy()
         try:
@@ -203,21 +192,11 @@ class GenerativeClassifier(ClassifierMixin, BayesRule, BaseEstimator):
 
 
 def mixture_of(priors, densities):
-    """All components of several mixtures of one kind as one mixture.
+    """All components of C fitted mixtures of one class as one mixture of that class.
 
-    Its density is the mean of theirs, weighted by the priors.  It has no trace, because no run of EM made it.
-
-    Parameters
-    ----------
-    priors : array-like, (C,)
-        They sum to 1.
-    densities : sequence of C mixtures
-        Fitted, of one class, and with a method ``learned``, such as ConvolutionalGMM or FullGMM.
-
-    Returns
-    -------
-    mixture
-        Of the same class, components in the order of the densities; ValueError if they cannot be joined.
+    Its density is the mean of theirs, weighted by the priors (C,), which sum to 1; components are in the
+    order of the densities.  It has no trace, because no run of EM made it.  ValueError if the densities are
+    of several classes, or lack a method ``learned``, or their components cannot be joined.
     """
     kinds = {type(density) for density in densities}
     if len(kinds) > 1 or not all(hasattr(density, "learned") for density in densities):

@@ -51,21 +51,10 @@ class StackedGMM(Stored, Scored, ClassNamePrefixFeaturesOutMixin, TransformerMix
         self.codes = codes
 
     def fit(self, X, y=None, sample_weight=None):
-        """Fit the layers one after another.
+        """Fit the layers one after another to X, which is what the lowest layer takes; y is ignored.
 
-        Parameters
-        ----------
-        X : array-like, (N, H, W) or (N, D)
-            What the lowest layer takes.
-        y : object
-            Ignored.
-        sample_weight : array-like, (N,), optional
-            Row weights, the same for every layer.
-
-        Raises
-        ------
-        ValueError
-            If the layers, the codes or the data cannot be used; if a layer refuses them, a note names it.
+        Row weights (N,) are the same for every layer.  ValueError if the layers, the codes or the data cannot
+        be used; if a layer refuses them, a note names it.
         """
         self._fit(X, y, sample_weight)
         return self
@@ -115,28 +104,17 @@ class StackedGMM(Stored, Scored, ClassNamePrefixFeaturesOutMixin, TransformerMix
         return sum(layer.n_parameters() for layer in self.layers_)
 
     def sample(self, n_samples=1, random_state=None):
-        """Draw data of the lowest layer from the top down.
+        """Draw data of the lowest layer from the top down: X, and components (n_samples,) of the top layer.
 
         The top mixture draws a code of the layer below.  There the code is read as posteriors (`decode`), a
         component is drawn from them, and from that component the code of the next layer below, or at the
         bottom an image.
 
-        This is not the inverse of the way up: of a code no more comes down than one component, and the image
-        drawn from it has, as a rule, another code.  It cannot be exact, because a stack defines no density
-        of images.  With the code ``"posterior"`` a lower layer's components are drawn as often as the mean
-        code says, which after EM is their weights: all draws together are nearly those of the lowest layer.
-
-        Returns
-        -------
-        X : ndarray, (n_samples, H, W) or (n_samples, D)
-            Grouped by component of the top layer.
-        labels : ndarray, (n_samples,)
-            That component.
-
-        Raises
-        ------
-        ValueError
-            If a layer below the top has no method ``sample_components``, or an argument cannot be used.
+        This is not the inverse of the way up: of a code no more comes down than one component.  It cannot be
+        exact, because a stack defines no density of images.  With the code ``"posterior"`` a lower layer's
+        components are drawn as often as the mean code says, which after EM is their weights: all draws
+        together are nearly those of the lowest layer.  ValueError if a layer below the top has no method
+        ``sample_components``.
         """
         check_is_fitted(self)
         _check_sampleable(self.layers_)

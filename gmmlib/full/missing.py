@@ -94,23 +94,12 @@ class Incomplete:
         return impute(*self._incomplete(X, "impute"))
 
     def sample_given(self, X, n_samples=1, random_state=None):
-        """Draw the missing values of each sample given what is observed of it, exactly.
+        """Draw the missing values of each sample given what is observed of it, exactly: (n_samples, N, D).
 
         A component is drawn from the posterior of what is observed, then the missing values from its
-        conditional Gaussian.  A sample's randomness does not depend on what others miss.
-
-        Parameters
-        ----------
-        X : array-like, (N, D)
-            NaN is missing; a sample of nothing else is drawn from the mixture.
-        n_samples : int
-            Draws of each.
-        random_state : int, Generator, RandomState or None
-
-        Returns
-        -------
-        ndarray, (n_samples, N, D)
-            Observed values are those of X.  Its mean over many draws is what `impute` returns.
+        conditional Gaussian; a sample (D,) without values is drawn from the mixture.  A sample's randomness
+        does not depend on what others miss, and the mean over many draws is what `impute` returns.
+        ValueError without ``allow_missing=True``, or if an argument cannot be used.
         """
         known = self._incomplete(X, "sample_given")
         n_samples = _checks.positive_integer(n_samples, "n_samples")

@@ -40,18 +40,8 @@ def invariants(X, noise_variance=0.0):
     """Average the invariants of shifted, noisy images, and remove what white noise adds to them.
 
     Noise of variance v adds v to each power, and v z(0) to the bispectrum where f = 0, g = 0 or f = g.
-
-    Parameters
-    ----------
-    X : array-like, (N, H, W)
-        Images of at most 1,024 pixels; more are refused with a ValueError.
-    noise_variance : float
-        Variance of the white noise of a pixel, squared grey levels.
-
-    Returns
-    -------
-    Invariants
-        Estimates for the image under the noise; a power may come out negative.
+    Images (N, H, W) have at most 1,024 pixels; `noise_variance` is that of a pixel, squared grey levels.
+    Powers of the `Invariants` are estimates for the image under the noise, and may come out negative.
     """
     X = _checks.images(X)
     noise_variance = _checks.non_negative(noise_variance, "noise_variance")

@@ -1,7 +1,6 @@
 r"""Class-conditional convolutional mixtures, trained on the class rather than on the image.
 
-The joint density of image and class is a mixture of C K stationary Gaussians, K of which belong to each
-class: :math:`p(x, c) = \sum_{m \in c} \pi_m N(x; s_m)`.  Its filters are measured by those of the mean
+The joint density of image and class is a mixture of C K stationary Gaussians, K of each class: :math:`p(x, c) = \sum_{m \in c} \pi_m N(x; s_m)`.  Its filters are measured by those of the mean
 power :math:`s_0` of all images, :math:`u_m(f) = s_0(f) / s_m(f)`, and the objective is
 
 .. math:: J = \frac1N \sum_n \log p(c_n \mid x_n) - \frac\alpha2 \sum_{mf} w(f)\, [u_m(f) - 1]^2 ,
@@ -19,10 +18,8 @@ and since :math:`l_{nm}` is linear in the powers P, so is everything that follow
           - \alpha\, w(f)\, [u_m(f) - 1], \qquad
           \frac{\partial J}{\partial \eta_m} = \sum_n G_{nm} - \pi_m \sum_{nj} G_{nj}
 
-for weights :math:`\pi = \mathrm{softmax}(\eta)`.  An evaluation costs two products, as an EM step does.
-Row weights multiply the terms of the sums, and N is their total.
-
-The climb starts from a mixture fitted to each class by EM.  Its log-odds are too large by far, since it
+for weights :math:`\pi = \mathrm{softmax}(\eta)`.  Row weights multiply the terms of the sums, and N is their
+total.  The climb starts from a mixture fitted to each class by EM.  Its log-odds are too large by far, since it
 takes every frequency for fresh evidence; so they are divided by a temperature first (`tempered`).
 """
 
@@ -103,29 +100,12 @@ def tempered(parameters, common, multiplicity, temperature):
 
 
 def maximise(logits, filters, function, highest, max_iter, report=None, lowest=LOWEST):
-    """Climb by L-BFGS.
+    """Climb by L-BFGS from logits (M,) and filters (M, F): what is reached, and the values on the way.
 
-    Parameters
-    ----------
-    logits : ndarray, (M,)
-    filters : ndarray, (M, F)
-        The start.
-    function : callable
-        Logits and filters to (value, gradient by the logits, gradient by the filters).
-    highest : ndarray, (F,)
-        Upper bounds of the filters.
-    max_iter : int
-        Iterations at most.
-    report : callable, optional
-        ``report(logits, filters, trace)`` at the start and after each iteration; a true result stops.
-    lowest : float
-        Lower bound of the filters.
-
-    Returns
-    -------
-    logits, filters : ndarray
-    trace : ndarray, (number of iterations + 1,)
-        The value at the start and after each iteration; FloatingPointError if it is not finite.
+    `function` makes (value, gradient by the logits, gradient by the filters) of logits and filters; these
+    stay between `lowest` and `highest` (F,).  ``report(logits, filters, trace)`` is called at the start and
+    after each of at most `max_iter` iterations; a true result stops.  FloatingPointError if a value is not
+    finite.
     """
     n_components = len(logits)
     trace = []
@@ -153,8 +133,7 @@ def maximise(logits, filters, function, highest, max_iter, report=None, lowest=L
             )
 
     bounds = np.full((n_components + filters.size, 2), [-np.inf, np.inf])
-    bounds[n_components:, 0] = lowest
-    bounds[n_components:, 1] = np.tile(highest, n_components)
+    bounds[n_components:] = np.stack([np.full(filters.size, lowest), np.tile(highest, n_components)], axis=1)
     start = np.clip(np.concatenate([logits, filters.ravel()]), *bounds.T)
     with interrupts.deferred() as interrupted:
         try:

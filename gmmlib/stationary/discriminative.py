@@ -80,22 +80,10 @@ class DiscriminativeGMM(OfImages, ClassifierMixin, BayesRule, BaseEstimator):
         self.callback = callback
 
     def fit(self, X, y, sample_weight=None):
-        """Fit by EM in each class, then by L-BFGS on all.
+        """Fit by EM in each class, then by L-BFGS on all, to images X (N, H, W) of classes y (N,).
 
-        Parameters
-        ----------
-        X : array-like, (N, H, W)
-        y : array-like, (N,)
-            The class of each image.
-        sample_weight : array-like, (N,), optional
-            Row weights: 0 leaves a row out, an integer repeats it.
-
-        Raises
-        ------
-        ValueError
-            If an argument or the data cannot be used.
-        FloatingPointError
-            If the objective overflows.
+        Row weights (N,): 0 leaves a row out, an integer repeats it.  ValueError if an argument or the data
+        cannot be used, FloatingPointError if the objective overflows.
         """
         self._check_settings()
         X = _checks.images(X)

@@ -244,13 +244,9 @@ def densities(X, spectra, layout):
 
 def lower_posteriors(parameters, X, layout, workers):
     """Posteriors (N, G, K) of the lower components of images in groups (N, G, H, W)."""
-    density = densities(X, parameters.spectra, layout)
-
-    def lower(rows):
-        values = density(rows)
-        return posteriors(parameters, values, np.ones(len(values))).lower
-
-    return workers.fill(lower, np.empty((*X.shape[:2], len(parameters.spectra))))
+    density, weight = densities(X, parameters.spectra, layout), np.ones(len(X))
+    out = np.empty((*X.shape[:2], len(parameters.spectra)))
+    return workers.fill(lambda rows: posteriors(parameters, density(rows), weight[rows]).lower, out)
 
 
 def start(model, P, weight, layout):

@@ -153,13 +153,8 @@ class HierarchicalGMM(Filtering, Additive, Mixture):
     def sample(self, n_samples=1, random_state=None, n_views=None):
         """Draw groups, of 2 images unless `n_views` says otherwise; by position always those of the fit.
 
-        Returns
-        -------
-        X : ndarray, (n_samples, n_views, H, W)
-        top : ndarray, (n_samples,)
-            The top component of each group.
-        lower : ndarray, (n_samples, n_views)
-            The lower component of each image.
+        Returns X (n_samples, n_views, H, W), the top component (n_samples,) of each group, and the lower
+        component (n_samples, n_views) of each image.
         """
         check_is_fitted(self)
         n_samples = _checks.positive_integer(n_samples, "n_samples")

@@ -60,14 +60,13 @@ def objective(logits, log_spectra, P, multiplicity, strength):
 
 
 def inform(mixture, X, *, strength=100.0, max_iter=25):
-    """Climb J by L-BFGS from a fitted mixture.
+    """Climb J by L-BFGS from a fitted mixture, which stays as it is.
 
     Parameters
     ----------
     mixture : ConvolutionalGMM
-        Fitted, to images with a mean, with a `variance_floor` above 0, which is kept; it stays as it is.
+        Fitted to images with a mean, with a `variance_floor` above 0, which is kept.
     X : array-like, (N, H, W)
-        Images of that size.
     strength : float
         Lambda, in nats of likelihood per nat of information.
     max_iter : int
@@ -76,7 +75,6 @@ def inform(mixture, X, *, strength=100.0, max_iter=25):
     Returns
     -------
     ConvolutionalGMM
-        With as many components.
     objectives : ndarray, (number of iterations + 1,)
         J at the start and after each iteration, nats per image; it never falls.
     """

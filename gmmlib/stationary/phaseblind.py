@@ -77,22 +77,11 @@ class Frame(NamedTuple):
 
 
 def frame(X, n_axes=None, *, softness=0.1, sample_weight=None):
-    """Learn the coordinates of amplitude spectra from images.
+    """Learn a `Frame`, coordinates of amplitude spectra, from images (N, H, W) of all classes to be compared.
 
-    Parameters
-    ----------
-    X : array-like, (N, H, W)
-        Real images, of all classes that are to be compared.
-    n_axes : int, optional
-        Principal axes D that a mixture is to describe; by default all F.
-    softness : float
-        Where the map of amplitudes turns from linear to logarithmic, in units of the mean amplitude.
-    sample_weight : array-like, (N,), optional
-
-    Returns
-    -------
-    Frame
-        ValueError instead if an argument or the data cannot be used.
+    A mixture is to describe `n_axes` principal axes, all F by default; the map of amplitudes turns from
+    linear to logarithmic at `softness`, in units of the mean amplitude.  ValueError if an argument or the
+    data cannot be used.
     """
     softness = _checks.positive(softness, "softness")
     X = _checks.images(X)
@@ -123,13 +112,9 @@ def frame(X, n_axes=None, *, softness=0.1, sample_weight=None):
 def coordinates(X, frame):
     """Split images (N, H, W), of the size that the frame was learned from, or ValueError.
 
-    Returns
-    -------
-    lead : ndarray, (N, D)
-        Leading coordinates, grey levels, which a mixture describes.
-    common : ndarray, (N,)
-        Log density of pixels less that of `lead`, nats, the same for all classes: the Gaussians along the
-        other axes, and the volume.
+    Returns the leading coordinates (N, D), grey levels, which a mixture describes; and the log density of
+    pixels less theirs, (N,) nats, the same for all classes: the Gaussians along the other axes, and the
+    volume.
     """
     X = _checks.images(X)
     layout = fold(X.shape[1:])

@@ -89,12 +89,8 @@ def shifted(images, shifts):
 def register(images, reference):
     """Find the circular shift at which each image (N, H, W) correlates most with a reference (H, W).
 
-    Returns
-    -------
-    shifts : ndarray of int, (N, 2)
-        ``shifted(images, shifts)`` lies on the reference.
-    correlation : ndarray, (N,)
-        Pearson's coefficient of the pixels at that shift.
+    Returns the shifts (N, 2), such that ``shifted(images, shifts)`` lies on the reference, and Pearson's
+    coefficient of the pixels there, (N,).
     """
     images, reference = _checks.images(images, "images"), _checks.images(reference[None], "reference")[0]
     images, reference = images.astype(np.float64, copy=False), reference.astype(np.float64, copy=False)

@@ -112,14 +112,10 @@ class TransformedGMM(Spectral, Additive, OfImages, Mixture):
         self._set(self._layout, self._m_step(statistics, self._layout))
 
     def predict_shift(self, X):
-        """Find the most probable pair of component and shift of each image.
+        """Find the most probable pair of component and shift of each image: labels (N,) and shifts (N, 2).
 
-        Returns
-        -------
-        labels : ndarray of int, (N,)
-        shifts : ndarray of int, (N, 2)
-            Pixels down and to the right, from minus half to half of a side: ``shifted(X, -shifts)`` lies on
-            the templates.
+        Shifts are pixels down and to the right, from minus half to half of a side: ``shifted(X, -shifts)``
+        lies on the templates.
         """
         X, log_joint, workers = self._over_shifts(X)
         with workers:
