@@ -93,7 +93,12 @@ class GenerativeClassifier(ClassifierMixin, BayesRule, BaseEstimator):
         weight = _checks.sample_weight(sample_weight, len(X))
         classes, member = np.unique(y, return_inverse=True)
         mass = np.bincount(member, weight)
-        _check_mass(mass, member, classes)
+        if not mass.all():
+            c = mass.argmin()
+            raise ValueError(
+                "sample_weight must be positive for a row of every class; got 0 for all "
+                f"{(member == c).sum()} rows of class {classes[c]!s}. Leave the class out of X and y."
+            )
         priors = mass / mass.sum() if self.priors is None else _checked_priors(self.priors, classes)
         rng = None if self.random_state is None else _checks.generator(self.random_state)
         densities = []
@@ -250,16 +255,6 @@ def _below(density):
     elif isinstance(density, StackedGMM):
         steps = density.layers
     return [*steps[:-1], *_below(steps[-1])] if steps else []
-
-
-def _check_mass(mass, member, classes):
-    empty = np.flatnonzero(mass == 0)
-    if len(empty):
-        c = empty[0]
-        raise ValueError(
-            f"sample_weight must be positive for a row of every class; got 0 for all {(member == c).sum()} "
-            f"rows of class {classes[c]!s}. Leave the class out of X and y."
-        )
 
 
 def _checked_priors(priors, classes):

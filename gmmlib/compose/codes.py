@@ -50,8 +50,8 @@ def decode(code, kind):
 
     - ``"posterior"``: the nearest point of the simplex, in squared distance;
     - ``"log_joint"``: :math:`\exp l_k / \sum_j \exp l_j`, the log joints less their evidence;
-    - ``"standardised_log_joint"``: all on the largest entry (the lowest index among equals), because the scale
-      of log joints that it has lost is tens of nats and more for images.
+    - ``"standardised_log_joint"``: all on the largest entry (the lowest index among equals), because the
+      scale of log joints that it has lost is tens of nats and more for images.
     """
     _checks.one_of(kind, "kind", CODES)
     if kind == "posterior":

@@ -187,8 +187,19 @@ class StackedGMM(Stored, Scored, ClassNamePrefixFeaturesOutMixin, TransformerMix
         """Fit, and return the code that the top layer was fitted to."""
         _check_layers(self.layers)
         codes = _checked_codes(self.codes, len(self.layers))
-        self.layers_, X = _fitted(self.layers, codes, X, y, sample_weight)
-        self.codes_ = codes
+        fitted = []
+        for number, layer in enumerate(self.layers):
+            try:
+                if fitted:
+                    X = encode(fitted[-1].log_joint(X), codes[number - 1])
+                # FrozenEstimator.fit does not do without y.
+                fitted.append(clone(layer).fit(X, y, sample_weight=sample_weight))
+            except BaseException as error:
+                error.add_note(
+                    f"This is about layers[{number}], counted from the lowest, 0; the stack is as before."
+                )
+                raise
+        self.layers_, self.codes_ = fitted, codes
         return X
 
     def _encoded(self, X, but=0):
@@ -223,23 +234,6 @@ class StackedGMM(Stored, Scored, ClassNamePrefixFeaturesOutMixin, TransformerMix
         stack = cls([clone(layer) for layer in layers], settings["codes"])
         stack.layers_, stack.codes_ = layers, _checked_codes(settings["codes"], len(layers))
         return stack
-
-
-def _fitted(layers, codes, X, y, sample_weight):
-    """Fitted clones of the layers, and the data of the top one."""
-    fitted = []
-    for number, layer in enumerate(layers):
-        try:
-            if fitted:
-                X = encode(fitted[-1].log_joint(X), codes[number - 1])
-            # FrozenEstimator.fit does not do without y.
-            fitted.append(clone(layer).fit(X, y, sample_weight=sample_weight))
-        except BaseException as error:
-            error.add_note(
-                f"This is about layers[{number}], counted from the lowest, 0; the stack is as before."
-            )
-            raise
-    return fitted, X
 
 
 def _check_sampleable(layers):

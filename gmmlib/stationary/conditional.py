@@ -1,7 +1,8 @@
 r"""Class-conditional convolutional mixtures, trained on the class rather than on the image.
 
-The joint density of image and class is a mixture of C K stationary Gaussians, K of each class: :math:`p(x, c) = \sum_{m \in c} \pi_m N(x; s_m)`.  Its filters are measured by those of the mean
-power :math:`s_0` of all images, :math:`u_m(f) = s_0(f) / s_m(f)`, and the objective is
+The joint density of image and class is a mixture of C K stationary Gaussians, K of each class:
+:math:`p(x, c) = \sum_{m \in c} \pi_m N(x; s_m)`.  Its filters are measured by those of the mean power
+:math:`s_0` of all images, :math:`u_m(f) = s_0(f) / s_m(f)`, and the objective is
 
 .. math:: J = \frac1N \sum_n \log p(c_n \mid x_n) - \frac\alpha2 \sum_{mf} w(f)\, [u_m(f) - 1]^2 ,
 
@@ -18,9 +19,9 @@ and since :math:`l_{nm}` is linear in the powers P, so is everything that follow
           - \alpha\, w(f)\, [u_m(f) - 1], \qquad
           \frac{\partial J}{\partial \eta_m} = \sum_n G_{nm} - \pi_m \sum_{nj} G_{nj}
 
-for weights :math:`\pi = \mathrm{softmax}(\eta)`.  Row weights multiply the terms of the sums, and N is their
-total.  The climb starts from a mixture fitted to each class by EM.  Its log-odds are too large by far, since it
-takes every frequency for fresh evidence; so they are divided by a temperature first (`tempered`).
+for weights :math:`\pi = \mathrm{softmax}(\eta)`.  Row weights multiply the terms of the sums, N is their sum.
+The climb starts from a mixture fitted to each class by EM.  Its log-odds are too large by far, since it takes
+every frequency for fresh evidence; so they are divided by a temperature first (`tempered`).
 """
 
 from typing import NamedTuple

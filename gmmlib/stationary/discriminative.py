@@ -88,7 +88,11 @@ class DiscriminativeGMM(OfImages, ClassifierMixin, BayesRule, BaseEstimator):
         self._check_settings()
         X = _checks.images(X)
         weight = _checks.sample_weight(sample_weight, len(X))
-        y = _one_class_each(y, len(X))
+        y = _checks.array(y, "y")
+        if y.shape != weight.shape:
+            raise ValueError(f"y must hold the class of each of the {len(X)} images; got shape {y.shape}.")
+        _checks.finite(y, "y")
+        check_classification_targets(y)
         if not weight.all():
             X, y, weight = X[weight > 0], y[weight > 0], weight[weight > 0]
         classes, labels = self._numbered(y)
@@ -214,34 +218,19 @@ class DiscriminativeGMM(OfImages, ClassifierMixin, BayesRule, BaseEstimator):
         weights, spectra = [], []
         for label in range(labels.max() + 1):
             rows = labels == label
-            mixture = ConvolutionalGMM(
-                self.n_components,
-                max_iter=self.em_iter,
-                variance_floor=self.variance_floor,
-                random_state=rng,
-                chunk_size=self.chunk_size,
-                tol=0.0,
-            ).fit(X[rows], sample_weight=weight[rows])
+            mixture = self._mixture(self.n_components, max_iter=self.em_iter, random_state=rng, tol=0.0)
+            mixture.fit(X[rows], sample_weight=weight[rows])
             weights.append(weight[rows].sum() / weight.sum() * mixture.weights_)
             spectra.append(mixture._parameters.spectra)
         return Parameters(np.concatenate(weights), np.concatenate(spectra))
 
+    def _mixture(self, n_components, **settings):
+        shared = {"variance_floor": self.variance_floor, "chunk_size": self.chunk_size}
+        return ConvolutionalGMM(n_components, **shared, **settings)
+
     def _set(self, classes, layout, parameters, objectives):
-        mixture = ConvolutionalGMM(
-            len(parameters.weights), variance_floor=self.variance_floor, chunk_size=self.chunk_size
-        )
-        mixture._set(layout, parameters)
-        self.classes_, self.mixture_ = classes, mixture
+        self.classes_, self.mixture_ = classes, self._mixture(len(parameters.weights))
+        self.mixture_._set(layout, parameters)
         self.objectives_ = np.array(objectives)
         self.n_iter_ = len(objectives) - 1
         self.image_shape_ = layout.shape
-
-
-def _one_class_each(y, n_rows):
-    """Return the classes of images as an array (N,)."""
-    y = _checks.array(y, "y")
-    if y.shape != (n_rows,):
-        raise ValueError(f"y must hold the class of each of the {n_rows} images; got shape {y.shape}.")
-    _checks.finite(y, "y")
-    check_classification_targets(y)
-    return y

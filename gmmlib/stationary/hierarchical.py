@@ -195,10 +195,23 @@ class HierarchicalGMM(Filtering, Additive, Mixture):
         _checks.truth(self.fixed_spectra, "fixed_spectra")
 
     def _data(self, X, reset=False):
-        if reset:
-            return _groups(X)
-        check_is_fitted(self)
-        return _groups(X, self.image_shape_, self.conditionals_)
+        """Checked groups of images (N, G, H, W), with one image per table by position."""
+        if not reset:
+            check_is_fitted(self)
+        X = _checks.array(X, "X")
+        if X.ndim != 4:
+            raise ValueError(
+                f"X must hold groups of images in an array of shape (N, G, H, W); got shape {X.shape}. "
+                "Single images (N, H, W) are groups of one: X[:, None]."
+            )
+        images = X.reshape(X.shape[0] * X.shape[1], *X.shape[2:])
+        _checks.images(images, shape=None if reset else self.image_shape_)
+        if not reset and self.conditionals_.ndim == 3 and len(self.conditionals_) != X.shape[1]:
+            raise ValueError(
+                f"X must hold groups of {len(self.conditionals_)} images, one per position of the fit; got "
+                f"{X.shape[1]}. Pass whole groups, or fit with by_position=False."
+            )
+        return X
 
     def _workers(self, X):
         chunk_size = _checks.positive_integer(self.chunk_size, "chunk_size")
@@ -228,20 +241,3 @@ def _views(n_views, conditionals):
     if held not in (None, n_views):
         raise ValueError(f"n_views must be {held}, the positions of the fit, or left out; got {n_views}.")
     return n_views
-
-
-def _groups(X, shape=None, conditionals=None):
-    """Return checked groups of images (N, G, H, W), with one image per table by position."""
-    X = _checks.array(X, "X")
-    if X.ndim != 4:
-        raise ValueError(
-            f"X must hold groups of images in an array of shape (N, G, H, W); got shape {X.shape}. "
-            "Single images (N, H, W) are groups of one: X[:, None]."
-        )
-    _checks.images(X.reshape(X.shape[0] * X.shape[1], *X.shape[2:]), shape=shape)
-    if conditionals is not None and conditionals.ndim == 3 and len(conditionals) != X.shape[1]:
-        raise ValueError(
-            f"X must hold groups of {len(conditionals)} images, one per position of the fit; got "
-            f"{X.shape[1]}. Pass whole groups, or fit with by_position=False."
-        )
-    return X

@@ -37,7 +37,6 @@ from gmmlib.stationary import steps
 ROWS_AT_ONCE = 2048  # images transformed at a time by one thread
 LEAST = 1e-9  # of a mean amplitude
 TINY = 1e-150  # squares of what is above it do not vanish, and those of what is below 1 / TINY are finite
-FRAME_ARRAYS = ("scale", "centre", "axes", "rest", "softness")
 
 
 def softplus_inverse(u, softness):
@@ -213,20 +212,20 @@ class PhaseBlindGMM(OfImages, Mixture):
         noise = fft.rfft2(rng.standard_normal((n_samples, *self.image_shape_)), norm="ortho")
         return fft.irfft2(noise / np.abs(noise) * amplitudes, s=self.image_shape_, norm="ortho")
 
-    _array_names = ("image_shape", "common", *FRAME_ARRAYS, *FullGMM.array_names())
+    _array_names = ("image_shape", "common", *Frame._fields, *FullGMM.array_names())
 
     def to_arrays(self):
         """Settings and arrays that make the fitted model again."""
         check_is_fitted(self)
         arrays = {"image_shape": np.array(self.image_shape_), "common": np.array(self._common)}
-        arrays |= {name: np.asarray(getattr(self.frame_, name)) for name in FRAME_ARRAYS}
+        arrays |= {name: np.asarray(getattr(self.frame_, name)) for name in Frame._fields}
         return _contents.settings(self), arrays | self.mixture_.to_arrays()[1]
 
     @classmethod
     def from_arrays(cls, settings, arrays, where):
         """The inverse of `to_arrays`; errors say `where` the arrays come from."""
         layout = fold(storage.image_shape(arrays["image_shape"], arrays, where))
-        learned = {name: arrays[name].astype(np.float64, copy=False) for name in FRAME_ARRAYS}
+        learned = {name: arrays[name].astype(np.float64, copy=False) for name in Frame._fields}
         coords = _checked_frame(Frame(**learned | {"softness": float(arrays["softness"])}), layout, where)
         excess = np.abs(coords.axes.T @ coords.axes - np.eye(len(coords.axes))).max()
         if excess > 1e-6 or coords.rest.ndim != 1:
