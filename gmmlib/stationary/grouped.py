@@ -25,7 +25,7 @@ import numpy as np
 from scipy.special import logsumexp
 
 from gmmlib import _checks, posterior
-from gmmlib.spectrum import powers, unfold
+from gmmlib.spectrum import unfold
 from gmmlib.stationary import steps
 
 UNDERFLOW = 600.0  # nats below which a product of densities over their largest may leave float64
@@ -220,22 +220,11 @@ def given(mapping, n_top, n_components, layout, name, n_views=None):
     return Parameters(arrays["top_weights"], arrays["conditionals"], spectra)
 
 
-def powers_of_groups(X, layout):
-    """Distinct powers (n, G, F) of groups of images (n, G, H, W)."""
-    return powers(X.reshape(-1, *X.shape[2:]), layout).reshape(*X.shape[:2], -1)
-
-
-def all_powers(X, layout, workers):
-    """Powers (N, G, F) of all groups."""
-    out = np.empty((*X.shape[:2], len(layout.bins)))
-    return workers.fill(lambda rows: powers_of_groups(X[rows], layout), out)
-
-
 def densities(X, spectra, layout):
     """Rows of groups (N, G, H, W) to the log densities (n, G, K) of their images."""
 
     def of(rows):
-        values = log_densities(spectra, powers_of_groups(X[rows], layout), layout.multiplicity)
+        values = log_densities(spectra, steps.powers_of(X[rows], layout), layout.multiplicity)
         _checks.log_joints(values.min(axis=1), rows.start)  # every image of the group needs a density
         return values
 

@@ -92,7 +92,7 @@ class HierarchicalGMM(Filtering, Additive, Mixture):
     def _fit(self, X, weight):
         layout = steps.layout_of(X.shape[2:], self.zero_mean_patches)
         with self._workers(X) as workers:
-            P = grouped.all_powers(X, layout, workers)
+            P = steps.all_powers(X, layout, workers)
             views = P.reshape(-1, P.shape[2]), np.repeat(weight, P.shape[1])
             steps.check_variance(*views, layout, self.variance_floor)
             self._run_em(
@@ -108,7 +108,7 @@ class HierarchicalGMM(Filtering, Additive, Mixture):
         parameters, layout = self._parameters, self._layout
 
         def of(rows):
-            P = grouped.powers_of_groups(X[rows], layout)
+            P = steps.powers_of(X[rows], layout)
             density = grouped.log_densities(parameters.spectra, P, layout.multiplicity)
             return grouped.e_step(parameters, density, None if self.fixed_spectra else P, weight[rows])
 

@@ -6,9 +6,9 @@ over the F distinct powers (see `gmmlib.spectrum`) times uniform phases is a den
 
 .. math:: p(x) = p_P(P_1, \dots, P_F) \prod_{f: w(f) = 2} \frac{1}{2\pi} \prod_{f: w(f) = 1} \sqrt{P_f} .
 
-The real orthonormal Fourier basis turns an image without changing volume.  A frequency with a mirror image
-owns two of its coordinates, of squared length 2P: a ring between P and P + dP has the area 2 pi dP.  One that
-is its own mirror image owns one, :math:`\pm\sqrt P`: two intervals of length :math:`dP / (2 \sqrt P)`.
+The real orthonormal Fourier basis changes no volume.  A frequency with a mirror image owns two coordinates,
+of squared length 2P: a ring between P and P + dP has the area 2 pi dP.  One that is its own mirror image owns
+one, :math:`\pm\sqrt P`: two intervals of length :math:`dP / (2 \sqrt P)`.
 
 Amplitudes, in units of their mean m, are mapped onto all real numbers, as a Gaussian needs,
 
@@ -302,7 +302,7 @@ def _checked_frame(given, layout, where=None):
 
 def _check_range(given, must, remedy):
     """Refuse a frame whose numbers have no squares in float64."""
-    numbers = np.concatenate([np.ravel(values) for values in given])
+    numbers = np.hstack([np.ravel(values) for values in given])
     positive = np.concatenate([given.scale, given.rest, [given.softness]])
     if not ((np.abs(numbers) < 1 / TINY).all() and (positive > TINY).all()):
         raise ValueError(

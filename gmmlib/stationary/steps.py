@@ -132,8 +132,14 @@ def folded(mapping, n_components, layout, name):
 
 
 def all_powers(X, layout, workers):
-    """Powers (N, F) of all images."""
-    return workers.fill(lambda rows: powers(X[rows], layout), np.empty((len(X), len(layout.bins))))
+    """Powers (N, F) of all images, or (N, G, F) of all groups of images."""
+    out = np.empty((*X.shape[:-2], len(layout.bins)))
+    return workers.fill(lambda rows: powers_of(X[rows], layout), out)
+
+
+def powers_of(X, layout):
+    """Distinct powers (..., F) of images (..., H, W)."""
+    return powers(X.reshape(-1, *X.shape[-2:]), layout).reshape(*X.shape[:-2], -1)
 
 
 def expected(parameters):
@@ -156,14 +162,17 @@ def statistics(parameters, P, weight, layout, workers, algorithm=None):
 
 def start(P, weight, layout, init, n_components, variance_floor, random_state):
     """Parameters from which EM starts, as `init` says."""
-    if isinstance(init, str) and init == "random_from_data":
-        rng = _checks.generator(random_state)
-        return random_start(P, layout.multiplicity, n_components, weight, variance_floor, rng)
     if hasattr(init, "keys"):
         return given(init, n_components, layout, "init")
-    raise ValueError(
-        f'init must be "random_from_data" or a mapping with "weights" and "spectra"; got {init!r}.'
-    )
+    check_random(init, '"weights" and "spectra"')
+    rng = _checks.generator(random_state)
+    return random_start(P, layout.multiplicity, n_components, weight, variance_floor, rng)
+
+
+def check_random(init, names):
+    """Refuse an `init` that is neither a mapping with these names nor "random_from_data"."""
+    if not isinstance(init, str) or init != "random_from_data":
+        raise ValueError(f'init must be "random_from_data" or a mapping with {names}; got {init!r}.')
 
 
 def layout_of(shape, zero_mean_patches):

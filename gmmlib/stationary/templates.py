@@ -193,17 +193,14 @@ def random_start(X, layout, n_components, weight, variance_floor, noise, rng):
 
 def start(model, X, weight, layout):
     """Parameters from which EM starts, as the model's `init` says."""
-    init, floor = model.init, model.variance_floor
-    if isinstance(init, str) and init == "random_from_data":
-        rng = _checks.generator(model.random_state)
-        parameters = random_start(X, layout, model.n_components, weight, floor, model.noise, rng)
-        steps.check_positive(parameters)
-        return parameters
+    init, n_components = model.init, model.n_components
     if hasattr(init, "keys"):
-        return given(init, model.n_components, layout, "init")
-    raise ValueError(
-        f'init must be "random_from_data" or a mapping with "weights", "means" and "spectra"; got {init!r}.'
-    )
+        return given(init, n_components, layout, "init")
+    steps.check_random(init, '"weights", "means" and "spectra"')
+    rng = _checks.generator(model.random_state)
+    parameters = random_start(X, layout, n_components, weight, model.variance_floor, model.noise, rng)
+    steps.check_positive(parameters)
+    return parameters
 
 
 def given(mapping, n_components, layout, name):
@@ -212,8 +209,8 @@ def given(mapping, n_components, layout, name):
         raise ValueError(f'{name} must hold "weights", "means" and "spectra"; got {sorted(mapping)}.')
     means = _checks.parameter(mapping["means"], f"{name}['means']", (n_components, *layout.shape))
     weights, spectra = steps.folded(mapping, n_components, layout, name)
-    for key, values in {"means": means, "spectra": spectra}.items():
-        _checks.finite(values, f"{name}[{key!r}]")
+    for key in ("means", "spectra"):  # at every frequency, also where folding leaves its mirror image
+        _checks.finite(np.asarray(mapping[key]), f"{name}[{key!r}]")
     if not (spectra > 0).all():
         raise ValueError(f"{name}['spectra'] must be positive; got {spectra.min():g}.")
     return Parameters(weights, means, spectra)
