@@ -60,8 +60,7 @@ def impute(X, weights, means, covariances):
 def sample(X, weights, means, covariances, n_samples, rng):
     r"""Draw missing values of X (N, D) from their distribution given the observed ones, (n_samples, N, D).
 
-    The component is drawn from the posterior of the observed values.  With its covariance's Cholesky
-    factor, observed coordinates first, and white noise e, the missing values are
+    With the Cholesky factor of a component's covariance, observed coordinates first, and white noise e:
 
     .. math:: x_m = \mu_m + L_{mo} L_{oo}^{-1} (x_o - \mu_o) + L_{mm} e,
 

@@ -14,9 +14,8 @@ an upper bound that falls to the log joint itself at d = D.  With L a lower boun
 that of the component that won the sample last time, a component is dropped as soon as
 :math:`b_k(d) < L - 40`.
 
-**Why 40 nats are enough.** A dropped component holds less than exp(-40) = 4e-18 of the largest term of
-the sum over components, 1/52 of the spacing of float64 at 1.  Leaving K of them out changes the
-log-likelihood by less than 4e-18 K nats: below rounding for any K in use.
+**Why 40 nats are enough.** A dropped component holds less than exp(-40) = 4e-18 of the largest term of the
+sum over components, 1/52 of the spacing of float64 at 1: below rounding for any number of them in use.
 
 **Why it pays.** In the principal axes of the data most components are 40 nats behind after a few dozen of
 several hundred coordinates.  They are read in blocks: one matrix product each over the rows that are left.

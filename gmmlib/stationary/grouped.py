@@ -1,7 +1,7 @@
 r"""A mixture of mixtures over groups of images: the images of a group share a top component.
 
-The group is several views or patches of one thing.  Its top component t is drawn once; every image of
-the group then draws a lower component k, whose spectrum s_k all top components share:
+A group, such as patches of one thing, draws its top component t once; each of its images then draws a lower
+component k, whose spectrum s_k all top components share:
 
 .. math:: p(x_1, \ldots, x_G) = \sum_t \pi_t \prod_{g=1}^G \sum_k A_{tk}\, N(x_g; s_k).
 
@@ -14,9 +14,8 @@ EM is exact.  With :math:`u_{ngt} = \sum_k A_{tk} N(x_{ng}; s_k)` the E-step is
 - :math:`r_{nt} \propto \pi_t \prod_g u_{ngt}`, the posterior of the top component of a group;
 - :math:`q_{ngtk} = r_{nt} A_{tk} N(x_{ng}; s_k) / u_{ngt}`, that of both components of an image,
 
-and the M-step takes :math:`\pi` from the sums of r, A from those of q over images (those of one position,
-where tables are by position), and s from those of q over t.  No array of N G T K numbers is formed: what is
-needed of q are its sums over t and over n and g, and both are matrix products.
+and the M-step takes :math:`\pi` from the sums of r, A from those of q over images (of one position, where
+tables are by position), and s from those of q over t.  All these sums are matrix products.
 """
 
 from typing import NamedTuple

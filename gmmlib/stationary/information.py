@@ -7,8 +7,8 @@ under the posteriors r, over logits of the weights and log spectra theta:
           I = H(\bar r) - \frac1N \sum_n H(r_n) = \frac1N \sum_{nk} r_{nk} \log \frac{r_{nk}}{\bar r_k} ,
           \quad \bar r_k = \frac1N \sum_n r_{nk} .
 
-I is largest, log K nats, where components are equally common and every image belongs to one of them; the
-likelihood is what regularises it.  With :math:`t_{nk} = \log(r_{nk} / \bar r_k)` a log joint counts by
+I is largest, log K nats, where components are equally common and every image belongs to one of them.  With
+:math:`t_{nk} = \log(r_{nk} / \bar r_k)` a log joint counts by
 
 .. math:: G_{nk} = \frac{\partial J}{\partial l_{nk}}
           = \frac{r_{nk}}N \Big( 1 + \lambda \Big[ t_{nk} - \sum_j r_{nj} t_{nj} \Big] \Big) ,
@@ -18,11 +18,8 @@ and since log joints are linear in the powers P,
 .. math:: \frac{\partial J}{\partial \theta_{kf}}
           = \frac{w(f)}2 \Big[ (G^\top P)_{kf} e^{-\theta_{kf}} - \sum_n G_{nk} \Big] .
 
-The mean posterior depends on all images, so their posteriors (N, K) are held at once.
-
-References
-----------
-Krause, Perona and Gomes (2010), NIPS 23, 775-783, who regularise I by the size of a classifier's weights.
+The mean posterior depends on all images, so their posteriors (N, K) are held at once.  Krause, Perona and
+Gomes (2010), NIPS 23, 775-783, regularise I by the size of a classifier's weights; here the likelihood does.
 """
 
 import numpy as np

@@ -1,20 +1,19 @@
 r"""Convolutional mixtures that pay for overlap, or for width: EM with a penalised M-step.
 
-Both maximise the mean log-likelihood less ``strength`` times a penalty of the spectra alone, so the E-step
-is that of `gmmlib.stationary.convolutional` and the M-step maximises, over log spectra theta and with the
-mass R and the mean powers of each component,
+Both maximise the mean log-likelihood less ``strength`` times a penalty of the spectra alone.  The E-step
+stays the same, and the M-step maximises, over log spectra theta,
 
 .. math:: -\sum_{kf} \frac{w(f)}2 \Big[ R_k \theta_{kf} + Q_{kf} e^{-\theta_{kf}} \Big]
           - \text{strength} \cdot \text{penalty}(\theta), \qquad
           R_k = \frac1N \sum_n r_{nk}, \quad Q_{kf} = \frac1N \sum_n r_{nk} P_{nf} .
 
 ``"overlap"``
-    The mean overlap of filters, Bhattacharyya's coefficient over all pairs (`metrics.spectral_overlap` of
-    the filters): with :math:`v_{kf} = \sqrt{w(f) e^{-\theta_{kf}} / \sum_g w(g) e^{-\theta_{kg}}}`, unit
-    vectors, it is :math:`(|\sum_k v_k|^2 - K) / (K (K - 1))`.  `strength` is in nats per image for a whole
-    unit of overlap.  There is no closed form: L-BFGS improves the M-step's objective from the better of
-    the spectra before and those of plain EM, which is all EM needs to climb.  All pairs count alike, so a
-    strength above what a component's images gain by it empties that component.
+    The mean overlap of filters, Bhattacharyya's coefficient over all pairs (`metrics.spectral_overlap`): with
+    unit vectors :math:`v_{kf} = \sqrt{w(f) e^{-\theta_{kf}} / \sum_g w(g) e^{-\theta_{kg}}}` it is
+    :math:`(|\sum_k v_k|^2 - K) / (K (K - 1))`.  `strength` is in nats per image for a whole unit of overlap.
+    There is no closed form: L-BFGS improves the M-step's objective from the better of the spectra before and
+    those of plain EM, which is all EM needs to climb.  All pairs count alike, so a strength above what a
+    component's images gain by it empties that component.
 ``"band"``
     :math:`\frac1{2K} \sum_{kf} w(f) |\theta_{kf} - \theta_{0f}|`, a Laplace prior about a common spectrum
     that is learned too: a component leaves it only in its band, where it gains enough by that.  The M-step
@@ -171,8 +170,7 @@ class PenalisedGMM(ConvolutionalGMM):
     @property
     def bands_(self):
         """Where each component leaves the common spectrum, (K, H, W//2 + 1)."""
-        common = self.common_spectrum_
-        return self.spectra_ != common
+        return self.spectra_ != self.common_spectrum_
 
     def _e_step(self, parameters, P, weight, layout, workers, algorithm):
         total, log_likelihood = super()._e_step(parameters, P, weight, layout, workers, algorithm)
