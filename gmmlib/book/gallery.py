@@ -66,9 +66,11 @@ def of_spectra(name, title, model, images, labels=None, *, seed=0):
     component wins, by their labels (N,); samples are drawn from a seed.
     """
     shape = images.shape[1:]
+    # Zero-phase whitening filters, their centre in the middle.
+    filters = fft.fftshift(fft.irfft2(np.sqrt(model.filters_), s=shape), axes=(1, 2))
     sheets = {
         "samples": _drawn(model, seed),
-        "filter": _levels(_impulse(model.filters_, shape))[:, None],
+        "filter": _levels(filters)[:, None],
         "spectrum": _levels(plotting.log_spectra(model.spectra_, shape))[:, None],
     }
     more = {"profile": _profile(model.spectra_, shape)}
@@ -143,11 +145,6 @@ def _drawn(model, seed):
     labels = np.repeat(np.arange(n_components), SAMPLES)
     drawn = model.sample_components(labels, seed)
     return drawn.reshape(n_components, SAMPLES, *drawn.shape[1:])
-
-
-def _impulse(filters, shape):
-    """Zero-phase whitening filters as images, (K, H, W), their centre in the middle."""
-    return fft.fftshift(fft.irfft2(np.sqrt(filters), s=shape), axes=(1, 2))
 
 
 def _profile(spectra, shape):

@@ -152,15 +152,15 @@ class FullGMM(Learned, missing.Incomplete, Additive, Online, Mixture):
     def _set_from(self, statistics):
         before = self._parameters()
         with self._workers() as workers:
-            whiteners = whitening.allocate(*before.means.shape)
-            everything = np.arange(len(before.means))
-            weights, means = maximum(self, statistics, before.means, whiteners, everything, workers)
+            whiteners, stays = whitening.allocate(*before.means.shape), np.arange(len(before.means))
+            weights, means = maximum(self, statistics, before.means, whiteners, stays, workers)
             learned = before._replace(weights=weights, means=means, whiteners=whiteners)
             self._set(steps.columns(learned, self.reg_covar, workers))
 
     def _take(self, X, weight, first):
         start = inputs.start(self, len(X)) if first else None
-        X, weight, start = _rows_that_count(X, weight, start)
+        # Contiguous: BLAS sums in another order otherwise.
+        X, weight, start = _rows_that_count(np.ascontiguousarray(X), weight, start)
         if first:
             with self._workers() as workers:
                 run = Run(self, X, weight, workers, start)

@@ -99,7 +99,7 @@ class ConvolutionalGMM(Filtering, Additive, Online, OfImages, Mixture):
             P = steps.all_powers(X, layout, workers)
             steps.check_variance(P, weight, layout, self.variance_floor)
             self._run_em(
-                self._start(P, weight, layout) if goes_on is None else goes_on,
+                steps.start(self, P, weight, layout, self.random_state) if goes_on is None else goes_on,
                 lambda parameters: self._e_step(parameters, P, weight, layout, workers, algorithm),
                 self._m_step,
                 lambda parameters: self._set(layout, parameters),
@@ -114,13 +114,15 @@ class ConvolutionalGMM(Filtering, Additive, Online, OfImages, Mixture):
             P = steps.all_powers(X, layout, workers)
             if first:
                 steps.check_variance(P, weight, layout, self.variance_floor)
-            before = self._start(P, weight, layout) if first else self._parameters
+            before = steps.start(self, P, weight, layout, self.random_state) if first else self._parameters
             batch = steps.statistics(before, P, weight, layout, workers)
-        if first or not self._goes_on(before):
+        online = None if first else getattr(self, "_online", None)
+        # Moments belong to the parameters of now, or count no more.
+        if online is None or not all(map(np.array_equal, online[0], before)):
             # A first batch counts in full, for the start came from it.
             average, n_steps, trace = steps.expected(before), 0 if first else 1, np.empty(0)
         else:
-            (_, average, n_steps), trace = self._online, self.log_likelihoods_
+            (_, average, n_steps), trace = online, self.log_likelihoods_
         average = steps.blend(average, batch, step_size(n_steps + 1))
         parameters = self._m_step(average)
         if (average.mass <= steps.EMPTY).any():  # what was revived is not in the average
@@ -191,11 +193,6 @@ class ConvolutionalGMM(Filtering, Additive, Online, OfImages, Mixture):
     def _given(self, mapping, layout, name, settings):
         return steps.given(mapping, settings["n_components"], layout, name)
 
-    def _goes_on(self, before):
-        """Whether the moments of `partial_fit` belong to the parameters of now."""
-        online = getattr(self, "_online", None)
-        return online is not None and all(map(np.array_equal, online[0], before))
-
     def _check_continuation(self):
         """Refuse settings that a fitted model cannot take over."""
         _checks.unchanged("n_components", self.n_components, len(self.weights_))
@@ -207,10 +204,6 @@ class ConvolutionalGMM(Filtering, Additive, Online, OfImages, Mixture):
         self.n_dimensions_ = layout.dimension
         self.weights_ = parameters.weights
         self.spectra_ = unfold(parameters.spectra, layout)
-
-    def _start(self, P, weight, layout):
-        settings = self.init, self.n_components, self.variance_floor, self.random_state
-        return steps.start(P, weight, layout, *settings)
 
     def _e_step(self, parameters, P, weight, layout, workers, algorithm):
         total = steps.statistics(parameters, P, weight, layout, workers, algorithm)

@@ -247,7 +247,7 @@ def start(model, P, weight, layout):
     views, view_weight = P.reshape(-1, P.shape[2]), np.repeat(weight, P.shape[1])
     if not hasattr(init, "keys"):
         _checks.enough_rows(view_weight, n_components)
-    flat = steps.start(views, view_weight, layout, init, n_components, model.variance_floor, rng)
+    flat = steps.start(model, views, view_weight, layout, rng)
 
     def density(groups):
         return log_densities(flat.spectra, P[groups], layout.multiplicity)

@@ -160,13 +160,14 @@ def statistics(parameters, P, weight, layout, workers, algorithm=None):
     return workers.sum(of, len(P))
 
 
-def start(P, weight, layout, init, n_components, variance_floor, random_state):
-    """Parameters from which EM starts, as `init` says."""
+def start(model, P, weight, layout, random_state):
+    """Parameters from which EM starts on powers (N, F), as the model's `init` says."""
+    init, n_components = model.init, model.n_components
     if hasattr(init, "keys"):
         return given(init, n_components, layout, "init")
     check_random(init, '"weights" and "spectra"')
     rng = _checks.generator(random_state)
-    return random_start(P, layout.multiplicity, n_components, weight, variance_floor, rng)
+    return random_start(P, layout.multiplicity, n_components, weight, model.variance_floor, rng)
 
 
 def check_random(init, names):

@@ -74,8 +74,15 @@ class Bank(NamedTuple):
 def window(shape, max_shift=None):
     """List the shifts by at most `max_shift` pixels along each axis; None means all H W of them."""
     if max_shift is None:
-        return Window(*(np.arange(side) for side in shape))
-    return Window(*(np.arange(-max_shift, max_shift + 1) % side for side in shape))
+        return Window(*map(np.arange, shape))
+    most = (min(shape) - 1) // 2
+    valid = isinstance(max_shift, (int, np.integer)) and not isinstance(max_shift, bool)
+    if not valid or not 0 <= max_shift <= most:
+        raise ValueError(
+            f"max_shift must be an integer from 0 to {most} for images of {shape[0]} x {shape[1]} "
+            f"pixels, so that no shift occurs twice; got {max_shift!r}. None allows all shifts."
+        )
+    return Window(*(np.arange(-int(max_shift), int(max_shift) + 1) % side for side in shape))
 
 
 def shifted(images, shifts):

@@ -85,7 +85,7 @@ class TransformedGMM(Spectral, Additive, OfImages, Mixture):
         self.progress = progress
 
     def _fit(self, X, weight):
-        layout, shifts = fold(X.shape[1:]), self._window(X.shape[1:], self.max_shift)
+        layout, shifts = fold(X.shape[1:]), templates.window(X.shape[1:], self.max_shift)
         file = Checkpoint(self, X, weight)
         shapes = templates.packed_shapes(self.n_components, layout)
         with file, templates.workers(self.n_components, shifts) as workers:
@@ -155,18 +155,6 @@ class TransformedGMM(Spectral, Additive, OfImages, Mixture):
         _checks.settings(self)
         _checks.one_of(self.noise, "noise", NOISE)
 
-    def _window(self, shape, max_shift):
-        if max_shift is None:
-            return templates.window(shape)
-        most = (min(shape) - 1) // 2
-        valid = isinstance(max_shift, (int, np.integer)) and not isinstance(max_shift, bool)
-        if not valid or not 0 <= max_shift <= most:
-            raise ValueError(
-                f"max_shift must be an integer from 0 to {most} for images of {shape[0]} x {shape[1]} "
-                f"pixels, so that no shift occurs twice; got {max_shift!r}. None allows all shifts."
-            )
-        return templates.window(shape, int(max_shift))
-
     def _over_shifts(self, X):
         """Rows to log joints (n, K, S) of images, components and shifts, and the workers for them."""
         X = self._data(X)
@@ -193,7 +181,7 @@ class TransformedGMM(Spectral, Additive, OfImages, Mixture):
     @property
     def _shifts(self):
         """The shifts of the fit."""
-        return self._window(self.image_shape_, self._held()["max_shift"])
+        return templates.window(self.image_shape_, self._held()["max_shift"])
 
     def _held(self):
         # A model whose parameters were set by hand has the shifts of its setting.
@@ -203,7 +191,7 @@ class TransformedGMM(Spectral, Additive, OfImages, Mixture):
         return templates.given(mapping, settings["n_components"], layout, name)
 
     def _set(self, layout, parameters):
-        self._window(layout.shape, self.max_shift)  # refuses shifts that such images cannot have
+        templates.window(layout.shape, self.max_shift)  # refuses shifts that such images cannot have
         self._max_shift = self.max_shift
         self.image_shape_ = layout.shape
         self.weights_, self.means_, _ = parameters
