@@ -20,24 +20,16 @@ ESTIMATORS = {
     "TransformedGMM": "stationary.transformed",
 }
 ROOMS = {
-    "em": ("checkpoint", "split_merge"),
-    "stationary": (
-        "bispectrum",
-        "convolutional",
-        "discriminative",
-        "hierarchical",
-        "penalised",
-        "phaseblind",
-        "transformed",
-    ),
-    "full": ("missing", "online", "triangular", "whitening"),
-    "compose": ("classify", "stack"),
-    "evaluation": ("calibration", "evidence", "metrics", "twosample"),
-    "data": ("datasets", "patches"),
-    "book": ("gallery", "plotting", "report"),
-    "": ("base", "posterior", "spectrum", "storage"),
+    "em": "checkpoint split_merge",
+    "stationary": "bispectrum convolutional discriminative hierarchical penalised phaseblind transformed",
+    "full": "missing online triangular whitening",
+    "compose": "classify stack",
+    "evaluation": "calibration evidence metrics twosample",
+    "data": "datasets patches",
+    "book": "gallery plotting report",
+    "": "base posterior spectrum storage",
 }
-MODULES = {module: f"{room}.{module}".lstrip(".") for room, modules in ROOMS.items() for module in modules}
+MODULES = {name: f"{room}.{name}".lstrip(".") for room, names in ROOMS.items() for name in names.split()}
 
 __all__ = [*ESTIMATORS, *MODULES]
 

@@ -1,8 +1,7 @@
 """What the component explorer shows of a model, as one small JSON document.
 
-A gallery has a row a component: its weight, sheets of pictures, a profile, the classes of what it wins and
-the components nearest to it, as far as the model has them.  Shown in a notebook it becomes an output of a
-type of its own, which is stored with the notebook and found there when pages are made.
+Shown in a notebook it becomes an output of a type of its own, which is stored with the notebook and found
+there when pages are made.
 """
 
 import base64
@@ -28,24 +27,13 @@ GREYS = 16  # of photographs, digits and samples; spectra have 256
 
 
 class Gallery:
-    """A document for the explorer.
+    """A document for the explorer, with a row for each of K components in falling order of the weights (K,).
 
-    Parameters
-    ----------
-    name : str
-        Part of addresses: letters, digits and hyphens.
-    title : str
-    weights : array-like, (K,)
-        Mixing weights; components are shown in falling order of these.
-    sheets : dict of str to ndarray
-        Pictures by heading: grey levels of shape (K, M, H, W), M beside each other, each in its own range.
-        Floats have 16 greys; ``uint8`` is taken as it is.
-    classes : array-like of int, (K, C), optional
-        How many images of each class a component wins.
-    profile : (array-like, (B,), array-like, (K, B)), optional
-        Frequencies in cycles per pixel, and the mean log power there.
-    overlap : array-like, (K, K), optional
-        Overlap of components, 0 to 1, for a list of the nearest.
+    `name` is a part of addresses: letters, digits and hyphens.  `sheets` are pictures (K, M, H, W) by
+    heading, M beside each other, each in its own range; floats have 16 greys, ``uint8`` is taken as it is.
+    Optional are `classes` (K, C), how many images of each class a component wins; `profile`, frequencies (B,)
+    in cycles per pixel and the mean log power (K, B) there; and `overlap` (K, K), 0 to 1, for a list of the
+    nearest.
     """
 
     def __init__(self, name, title, weights, sheets, *, classes=None, profile=None, overlap=None):
@@ -72,86 +60,58 @@ class Gallery:
 
 
 def of_spectra(name, title, model, images, labels=None, *, seed=0):
-    """Make the gallery of a `ConvolutionalGMM`.
+    """Make the gallery of a fitted `ConvolutionalGMM`.
 
-    Parameters
-    ----------
-    name, title : str
-    model : ConvolutionalGMM
-        Fitted.
-    images : ndarray, (N, H, W)
-        Where the most strongly claimed images come from.
-    labels : array-like of int, (N,), optional
-        Their classes, 0 ... C - 1.
-    seed : int
-        Of the samples.
+    The most strongly claimed of the images (N, H, W) are shown, and the classes, 0 ... C - 1, of those that a
+    component wins, by their labels (N,); samples are drawn from a seed.
     """
     shape = images.shape[1:]
-    top, winner = _claimed(model.log_joint(images), images)
+    # Zero-phase whitening filters, their centre in the middle.
+    filters = fft.fftshift(fft.irfft2(np.sqrt(model.filters_), s=shape), axes=(1, 2))
     sheets = {
-        "most strongly claimed": top,
         "samples": _drawn(model, seed),
-        "filter": _levels(_impulse(model.filters_, shape))[:, None],
+        "filter": _levels(filters)[:, None],
         "spectrum": _levels(plotting.log_spectra(model.spectra_, shape))[:, None],
     }
-    return Gallery(
-        name,
-        title,
-        model.weights_,
-        sheets,
-        classes=_won(winner, labels, len(model.weights_)),
-        profile=_profile(model.spectra_, shape),
-        overlap=metrics.spectral_overlap(model.filters_, shape),
-    )
+    more = {"profile": _profile(model.spectra_, shape)}
+    more["overlap"] = metrics.spectral_overlap(model.filters_, shape)
+    return of_log_joint(name, title, model.weights_, model.log_joint(images), images, labels, sheets, **more)
 
 
 def of_full(name, title, model, images, labels=None, *, axes=None, seed=0):
     """Make the gallery of a `FullGMM` of images as rows: means and the directions of largest variance.
 
-    Parameters are those of `of_spectra`; images have the shape (N, H, W).  A model of the leading principal
-    components of the rows is given their (mean, (D, H W) unit vectors) as `axes`.
+    A model of the leading principal components of the rows is given their (mean, (D, H W) unit vectors) as
+    `axes`.
     """
     shape = images.shape[1:]
     rows = images.reshape(len(images), -1)
     centre, vectors = (0.0, None) if axes is None else axes
     pixels = (lambda x: x) if axes is None else (lambda x: x @ vectors)
-    top, winner = _claimed(model.log_joint(rows if axes is None else (rows - centre) @ vectors.T), images)
+    log_joint = model.log_joint(rows if axes is None else (rows - centre) @ vectors.T)
     directions = np.stack([pixels(_leading(covariance)) for covariance in model.covariances_])
     # A direction has no sign of its own: the first of its largest entries is made positive.
     size = np.abs(directions)
     first = (size > (1 - TIE) * size.max(axis=2, keepdims=True)).argmax(axis=2)
     largest = np.take_along_axis(directions, first[..., None], axis=2)
     directions = (directions * np.sign(largest)).reshape(len(directions), -1, *shape)
-    return Gallery(
-        name,
-        title,
-        model.weights_,
-        {
-            "most strongly claimed": top,
-            "samples": (pixels(_drawn(model, seed)) + centre).reshape(len(directions), -1, *shape),
-            "mean": _levels((pixels(model.means_) + centre).reshape(-1, *shape))[:, None],
-            "largest variance": directions,
-        },
-        classes=_won(winner, labels, len(model.weights_)),
-    )
+    sheets = {
+        "samples": (pixels(_drawn(model, seed)) + centre).reshape(len(directions), -1, *shape),
+        "mean": _levels((pixels(model.means_) + centre).reshape(-1, *shape))[:, None],
+        "largest variance": directions,
+    }
+    return of_log_joint(name, title, model.weights_, log_joint, images, labels, sheets)
 
 
 def of_templates(name, title, model, images, labels=None):
     """Make the gallery of a `gmmlib.stationary.transformed.TransformedGMM`; parameters as in `of_spectra`."""
-    top, winner = _claimed(model.log_joint(images), images)
+    shape = images.shape[1:]
     sheets = {
-        "most strongly claimed": top,
         "template": _levels(model.means_)[:, None],
-        "spectrum": _levels(plotting.log_spectra(model.spectra_, images.shape[1:]))[:, None],
+        "spectrum": _levels(plotting.log_spectra(model.spectra_, shape))[:, None],
     }
-    return Gallery(
-        name,
-        title,
-        model.weights_,
-        sheets,
-        classes=_won(winner, labels, len(model.weights_)),
-        profile=_profile(model.spectra_, images.shape[1:]),
-    )
+    more = {"profile": _profile(model.spectra_, shape)}
+    return of_log_joint(name, title, model.weights_, model.log_joint(images), images, labels, sheets, **more)
 
 
 def of_stack(name, title, stack, images, labels=None):
@@ -159,11 +119,16 @@ def of_stack(name, title, stack, images, labels=None):
     return of_log_joint(name, title, stack.layers_[-1].weights_, stack.log_joint(images), images, labels)
 
 
-def of_log_joint(name, title, weights, log_joint, images, labels=None):
-    """Make the gallery of components (K,) known by the log joints (N, K) that they give to images."""
-    top, winner = _claimed(log_joint, images)
-    sheets = {"most strongly claimed": top}
-    return Gallery(name, title, weights, sheets, classes=_won(winner, labels, len(weights)))
+def of_log_joint(name, title, weights, log_joint, images, labels=None, sheets=None, **more):
+    """Make the gallery of components (K,) known by the log joints (N, K) that they give to images.
+
+    Further `sheets`, and whatever else there is, are those of `Gallery`.
+    """
+    top = posterior.ranking(posterior.log_odds(log_joint), TOP)
+    sheets = {"most strongly claimed": np.stack([images[rows] for rows in top]), **(sheets or {})}
+    if labels is not None:
+        more["classes"] = metrics.contingency(log_joint.argmax(axis=1), labels, len(weights))
+    return Gallery(name, title, weights, sheets, **more)
 
 
 def _leading(covariance):
@@ -175,27 +140,11 @@ def _leading(covariance):
     return np.where(alone[:4, None], directions.T[::-1][:4], 0.0)
 
 
-def _claimed(log_joint, images):
-    rows = posterior.ranking(posterior.log_odds(log_joint), TOP)
-    return np.stack([images[own] for own in rows]), log_joint.argmax(axis=1)
-
-
 def _drawn(model, seed):
     n_components = len(model.weights_)
     labels = np.repeat(np.arange(n_components), SAMPLES)
     drawn = model.sample_components(labels, seed)
     return drawn.reshape(n_components, SAMPLES, *drawn.shape[1:])
-
-
-def _impulse(filters, shape):
-    """Zero-phase whitening filters as images, (K, H, W), their centre in the middle."""
-    return fft.fftshift(fft.irfft2(np.sqrt(filters), s=shape), axes=(1, 2))
-
-
-def _won(winner, labels, n_components):
-    if labels is None:
-        return None
-    return metrics.contingency(winner, labels, n_components)
 
 
 def _profile(spectra, shape):

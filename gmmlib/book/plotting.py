@@ -28,21 +28,9 @@ def style():
 def component_sheet(patches, filters=None, labels=None, *, means=None):
     """Draw one row a component: its patches, then its filter or its mean (both, or neither).
 
-    Parameters
-    ----------
-    patches : ndarray, (R, M, H, W)
-        M images for each of R components; each is scaled to its own range of grey.
-    filters : ndarray, (R, H, W//2 + 1), optional
-        Power spectra of the whitening filters, drawn as their logarithms with the zero frequency in the
-        middle, each scaled to its own range.  Zeros (a frequency left out) are drawn as the darkest.
-    labels : sequence of str, optional
-        One a row; by default rows are numbered from 1.
-    means : ndarray, (R, H, W), optional
-        Mean images, each scaled to its own range of grey.
-
-    Returns
-    -------
-    Figure
+    Patches (R, M, H, W) are M images for each of R components, each in its own range of grey, as are means
+    (R, H, W).  Filters (R, H, W//2 + 1) are power spectra, drawn as logarithms with the zero frequency in the
+    middle; zeros are darkest.  Rows are labelled, or numbered from 1.
     """
     rows, columns, height, width = patches.shape
     last = []
@@ -90,16 +78,9 @@ DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (10, 3)))
 
 
 def curves(x, lines, xlabel, ylabel, *, marker=None, xscale="linear"):
-    """Draw named lines over one axis.
+    """Draw lines over one axis: `lines` is a dict of names to (M,) values at the abscissas x (M,).
 
-    Parameters
-    ----------
-    x : array-like, (M,)
-    lines : dict of str to array-like, (M,)
-    xlabel, ylabel : str
-    marker : str, optional
-    xscale : str
-        "linear" or "log"; a logarithmic axis is ticked at each x.
+    A logarithmic axis, ``xscale="log"``, is ticked at each x.
     """
     with style():
         figure, axes = plt.subplots()
@@ -109,8 +90,7 @@ def curves(x, lines, xlabel, ylabel, *, marker=None, xscale="linear"):
         if xscale == "log":
             axes.set_xticks(x, [f"{value:g}" for value in x])
             axes.minorticks_off()
-        axes.set_xlabel(xlabel)
-        axes.set_ylabel(ylabel)
+        axes.set(xlabel=xlabel, ylabel=ylabel)
         if len(lines) > 1:
             axes.legend()
     return figure
@@ -119,21 +99,14 @@ def curves(x, lines, xlabel, ylabel, *, marker=None, xscale="linear"):
 def trade_offs(runs, xlabels, ylabel, errors=None):
     """Draw one quantity against several others, a panel each, with a line through the runs of a name.
 
-    Parameters
-    ----------
-    runs : dict of str to array-like, (P + 1, R)
-        The P abscissas of R runs and, last, their ordinate; a line is left out where it is NaN.
-    xlabels : sequence of str, (P,)
-    ylabel : str
-    errors : dict of str to array-like, (R,), optional
-        Half lengths of the error bars of the ordinates, for each of the names.
+    `runs` is a dict of names to arrays (P + 1, R): the P abscissas of R runs and, last, their ordinate; a
+    line is left out where it is NaN.  `errors` is a dict of names to half lengths (R,) of error bars.
     """
     with style():
         figure, panels = plt.subplots(1, len(xlabels), figsize=(7.2, 3.4), sharey=True)
         for number, (name, values) in enumerate(runs.items()):
             *abscissas, ordinate = np.asarray(values, dtype=np.float64)
-            look = {"ls": ["-", "--", ":", "-."][number % 4], "marker": "osD^v"[number % 5]}
-            look["color"] = plt.rcParams["axes.prop_cycle"].by_key()["color"][number]
+            look = {"ls": DASHES[number % 4], "marker": "osD^v"[number % 5], "color": f"C{number}"}
             for axes, x in zip(panels, abscissas, strict=True):
                 bars = None if errors is None else errors[name]
                 axes.errorbar(x, ordinate, bars, label=name, capsize=2, elinewidth=0.8, **look)
@@ -154,23 +127,14 @@ def bars(heights, xlabel, ylabel, reference=None, reference_label=None):
             axes.legend()
         axes.grid(axis="x", visible=False)
         axes.margins(x=0.01)
-        axes.set_xlabel(xlabel)
-        axes.set_ylabel(ylabel)
+        axes.set(xlabel=xlabel, ylabel=ylabel)
     return figure
 
 
 def named_bars(names, lengths, xlabel, *, errors=None, values=None):
-    """Draw one horizontal bar a name, the first on top.
+    """Draw one horizontal bar a name, the first on top, with error bars of half lengths `errors`.
 
-    Parameters
-    ----------
-    names : sequence of str, (G,)
-    lengths : array-like, (G,)
-    xlabel : str
-    errors : array-like, (G,), optional
-        Half lengths of error bars.
-    values : str, optional
-        How to write the length beside each bar, such as ``".1f"``.
+    `values` says how to write the length beside each bar, such as ``".1f"``.
     """
     with style():
         figure, axes = plt.subplots(figsize=(7.2, 0.3 * len(names) + 0.6))
@@ -187,16 +151,10 @@ def named_bars(names, lengths, xlabel, *, errors=None, values=None):
 
 
 def grouped_bars(groups, series, ylabel, errors=None):
-    """Draw one bar a series in each group, the first series darkest, and their error bars.
+    """Draw one bar a series in each of G groups, the first series darkest, and their error bars.
 
-    Parameters
-    ----------
-    groups : sequence of str, (G,)
-    series : dict of str to array-like, (G,)
-        Heights by the name of their series; up to five are told apart by lightness alone.
-    ylabel : str
-    errors : dict of str to array-like, (G,), optional
-        Half lengths of the error bars, such as standard deviations, for each of the series.
+    `series` and `errors` are dicts of names to heights (G,) and to half lengths (G,); up to five series are
+    told apart by lightness alone.
     """
     width = 0.8 / len(series)
     place = np.arange(len(groups)) - 0.4 + width / 2
@@ -204,16 +162,9 @@ def grouped_bars(groups, series, ylabel, errors=None):
     with style():
         figure, axes = plt.subplots(figsize=(7.2, 3.0))
         for number, (name, heights) in enumerate(series.items()):
-            axes.bar(
-                place + number * width,
-                heights,
-                width,
-                yerr=None if errors is None else errors[name],
-                label=name,
-                color=shades[number],
-                edgecolor="0.2",
-                capsize=3,
-            )
+            bars = None if errors is None else errors[name]
+            look = {"color": shades[number], "edgecolor": "0.2", "capsize": 3}
+            axes.bar(place + number * width, heights, width, yerr=bars, label=name, **look)
         axes.set_xticks(range(len(groups)), groups)
         axes.tick_params(axis="x", length=0)
         axes.grid(axis="x", visible=False)
@@ -225,34 +176,20 @@ def grouped_bars(groups, series, ylabel, errors=None):
     return figure
 
 
-def heat_map(matrix, xlabel, ylabel, label, *, xticks=None, yticks=None, values=None, vmin=None, vmax=None):
-    """Draw a matrix as coloured cells with a colour bar.
-
-    Parameters
-    ----------
-    matrix : array-like, (R, C)
-        NaN and infinity are left white.
-    xlabel, ylabel, label : str
-        Of the columns, of the rows and of the colour bar.
-    xticks, yticks : sequence, optional
-        A name a column or row, by default numbers from 1; where not all have room, every second, fifth
-        or tenth is shown.
-    values : str, optional
-        How to write the number in each cell, such as ``".2f"`` or ``"d"``; there is room for about 15
-        columns.  By default none is written.
-    vmin, vmax : float, optional
-        Ends of the colour scale, by default the smallest and the largest finite entry.
-    """
-    options = {"xticks": xticks, "yticks": yticks, "values": values, "vmin": vmin, "vmax": vmax}
+def heat_map(matrix, xlabel, ylabel, label, **options):
+    """Draw a matrix (R, C) as coloured cells with a colour bar; other arguments are those of `heat_maps`."""
     return heat_maps({"": matrix}, xlabel, ylabel, label, **options)
 
 
 def heat_maps(
     matrices, xlabel, ylabel, label, *, xticks=None, yticks=None, values=None, vmin=None, vmax=None
 ):
-    """Draw a few matrices of one shape side by side on one colour scale: a dict of titles to matrices.
+    """Draw matrices (R, C), a dict by title, side by side as coloured cells on one colour scale.
 
-    The other arguments are those of `heat_map`.
+    NaN and infinity are left white.  Columns and rows are named by `xticks` and `yticks`, or numbered from 1;
+    where not all names have room, some are shown.  `values` says how to write the number in each cell, such
+    as ``".2f"``, if at all.  The colour scale ends at `vmin` and `vmax`, or at the smallest and largest
+    finite entries.
     """
     stack = np.stack(list(matrices.values()))
     number, rows, columns = stack.shape
@@ -271,25 +208,17 @@ def heat_maps(
             _name_cells(axes.xaxis, columns, xticks, width)
             _name_cells(axes.yaxis, rows, yticks, height)
             _bare(axes)
-            axes.set_title(title)
-            axes.set_xlabel(xlabel)
+            axes.set(title=title, xlabel=xlabel)
         grid[0, 0].set_ylabel(ylabel)
         figure.colorbar(drawn, ax=grid, label=label, aspect=rows * height / 0.15)
     return figure
 
 
 def image_rows(images, labels, *, titles=None, limits=None):
-    """Draw labelled rows of images (R, M, H, W).
+    """Draw labelled rows of images (R, M, H, W), with titles of the columns.
 
-    Parameters
-    ----------
-    images : ndarray, (R, M, H, W)
-    labels : sequence of str, (R,)
-    titles : sequence of str, (M,), optional
-        Of the columns.
-    limits : (float, float), optional
-        Grey levels that are drawn black and white, for all images and for whatever is beyond them; by
-        default each image is drawn in its own range.
+    Grey levels from the first to the second of `limits` go from black to white; without, each image is drawn
+    in its own range.
     """
     rows, columns, height, width = images.shape
     tile = 6.4 / columns
@@ -306,8 +235,8 @@ def image_rows(images, labels, *, titles=None, limits=None):
 def radial_profile(spectra, shape):
     """Average half-plane spectra (K, H, W//2 + 1) over rings one frequency step wide.
 
-    Returns the rings' mean frequencies (B,), in cycles per pixel, and profiles (K, B); the zero
-    frequency is left out.
+    Returns the rings' mean frequencies (B,), cycles per pixel, and profiles (K, B), without the zero
+    frequency.
     """
     radius = frequencies(shape).ravel()
     step = 1 / min(shape)
@@ -336,12 +265,9 @@ def unit_range(images):
 def mosaic(tiles):
     """Lay tiles (R, C, H, W) out in one image with white gaps between them."""
     rows, columns, height, width = tiles.shape
-    sheet = np.full((rows * (height + GAP) - GAP, columns * (width + GAP) - GAP), WHITE)
-    for row in range(rows):
-        for column in range(columns):
-            top, left = row * (height + GAP), column * (width + GAP)
-            sheet[top : top + height, left : left + width] = tiles[row, column]
-    return sheet
+    padded = np.pad(tiles, ((0, 0), (0, 0), (0, GAP), (0, GAP)), constant_values=WHITE)
+    sheet = padded.swapaxes(1, 2).reshape(rows * (height + GAP), columns * (width + GAP))
+    return sheet[:-GAP, :-GAP]
 
 
 def _draw_tiles(axes, images, labels=None, cmap="gray", limits=None):

@@ -37,16 +37,14 @@ class GenerativeClassifier(ClassifierMixin, BayesRule, BaseEstimator):
     Parameters
     ----------
     density : estimator
-        Unfitted, with `fit` and `score_samples` (log-densities in nats), such as `ConvolutionalGMM`,
-        `FullGMM` or scikit-learn's ``KernelDensity``; a clone of it is fitted to each class.  A
-        ``Pipeline`` or `StackedGMM` scores transformed rows, so its transforms must be wrapped in
-        ``sklearn.frozen.FrozenEstimator``, fitted on all classes, or learn nothing.
+        Unfitted, with `fit` and `score_samples` (log-densities in nats), such as `FullGMM` or scikit-learn's
+        ``KernelDensity``; a clone is fitted to each class.  A ``Pipeline`` or `StackedGMM` scores transformed
+        rows, so its transforms must learn nothing or be in a ``sklearn.frozen.FrozenEstimator``, fitted on
+        all classes.
     priors : array-like, (C,), optional
-        Probability of each class, sorted as in `classes_`; by default the classes' shares of the rows,
-        or of the row weights.
+        Probability of each class, sorted as in `classes_`; by default its share of the rows or row weights.
     random_state : int, Generator, RandomState or None
-        Gives each class a seed of its own for every ``random_state`` in `density`, whatever stands there;
-        None leaves them alone.
+        Gives each class a seed of its own for every ``random_state`` in `density`; None leaves them alone.
 
     Attributes
     ----------
@@ -72,24 +70,9 @@ class GenerativeClassifier(ClassifierMixin, BayesRule, BaseEstimator):
     def fit(self, X, y, sample_weight=None):
         """Fit a clone of the density to the rows of each class.
 
-        Parameters
-        ----------
-        X : array-like, (N, H, W) or (N, D)
-            What the density takes.
-        y : array-like, (N,)
-            Classes: integers, strings or truth values.
-        sample_weight : array-like, (N,), optional
-            Row weights, for densities whose `fit` takes them; they count in the priors too.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError
-            If the density, the priors, the classes or the data cannot be used.  Where the density refuses
-            the rows of a class, a note names the class.
+        Classes y (N,) are integers, strings or truth values.  Row weights (N,) are for densities whose `fit`
+        takes them; they count in the priors too.  ValueError if the density, the priors, the classes or the
+        data cannot be used; if the density refuses a class, a note names it.
         """
         before = vars(self).copy()
         try:
@@ -110,7 +93,12 @@ class GenerativeClassifier(ClassifierMixin, BayesRule, BaseEstimator):
         weight = _checks.sample_weight(sample_weight, len(X))
         classes, member = np.unique(y, return_inverse=True)
         mass = np.bincount(member, weight)
-        _check_mass(mass, member, classes)
+        if not mass.all():
+            c = mass.argmin()
+            raise ValueError(
+                "sample_weight must be positive for a row of every class; got 0 for all "
+                f"{(member == c).sum()} rows of class {classes[c]!s}. Leave the class out of X and y."
+            )
         priors = mass / mass.sum() if self.priors is None else _checked_priors(self.priors, classes)
         rng = None if self.random_state is None else _checks.generator(self.random_state)
         densities = []
@@ -209,26 +197,11 @@ class GenerativeClassifier(ClassifierMixin, BayesRule, BaseEstimator):
 
 
 def mixture_of(priors, densities):
-    """All components of several mixtures of one kind as one mixture.
+    """All components of C fitted mixtures of one class as one mixture of that class.
 
-    Its density is the mean of theirs, weighted by the priors.  It has no trace, for no run of EM made it.
-
-    Parameters
-    ----------
-    priors : array-like, (C,)
-        They sum to 1.
-    densities : sequence of C mixtures
-        Fitted, of one class, and with a method ``learned``, such as ConvolutionalGMM or FullGMM.
-
-    Returns
-    -------
-    mixture
-        Of the same class; components stand in the order of the densities.
-
-    Raises
-    ------
-    ValueError
-        If the densities are of several classes, or their components cannot be joined.
+    Its density is the mean of theirs, weighted by the priors (C,), which sum to 1; components are in the
+    order of the densities.  It has no trace, because no run of EM made it.  ValueError if the densities are
+    of several classes, or lack a method ``learned``, or their components cannot be joined.
     """
     kinds = {type(density) for density in densities}
     if len(kinds) > 1 or not all(hasattr(density, "learned") for density in densities):
@@ -266,8 +239,8 @@ def _check_density(density, sample_weight):
 
 
 def _check_scores(density):
-    lacking = [name for name in ("fit", "score_samples", "get_params") if not hasattr(density, name)]
-    if lacking or isinstance(density, type):
+    has_all = all(hasattr(density, name) for name in ("fit", "score_samples", "get_params"))
+    if not has_all or isinstance(density, type):
         raise ValueError(
             "density must be an estimator with fit and score_samples; "
             f"got {density!r}. Pass an unfitted one such as FullGMM(10)."
@@ -282,16 +255,6 @@ def _below(density):
     elif isinstance(density, StackedGMM):
         steps = density.layers
     return [*steps[:-1], *_below(steps[-1])] if steps else []
-
-
-def _check_mass(mass, member, classes):
-    empty = np.flatnonzero(mass == 0)
-    if len(empty):
-        c = empty[0]
-        raise ValueError(
-            f"sample_weight must be positive for a row of every class; got 0 for all {(member == c).sum()} "
-            f"rows of class {classes[c]!s}. Leave the class out of X and y."
-        )
 
 
 def _checked_priors(priors, classes):

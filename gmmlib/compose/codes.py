@@ -8,30 +8,17 @@ CODES = ("log_joint", "standardised_log_joint", "posterior")
 
 
 def encode(log_joint, code):
-    r"""What a layer hands upwards.
+    r"""What a layer hands upwards of log joints (N, K) in nats: an array (N, K).
 
-    With l the log joints of one row, m their mean over the K components and s their standard
-    deviation (the population's), the codes are
+    With l the log joints of one row, m their mean and s their standard deviation (the population's), it is by
+    `code`
 
     - ``"log_joint"``: l itself, in nats;
     - ``"standardised_log_joint"``: (l - m) / s, or zeros where all components tie;
     - ``"posterior"``: :math:`\exp l_k / \sum_j \exp l_j`.
 
-    Parameters
-    ----------
-    log_joint : array-like, (N, K)
-        Nats.
-    code : {"log_joint", "standardised_log_joint", "posterior"}
-
-    Returns
-    -------
-    ndarray, (N, K)
-
-    Raises
-    ------
-    ValueError
-        If the code has another name, or the log joints are no matrix or not finite.  A component of
-        weight 0 has log joints of -inf; only the posterior, which is then 0, takes those.
+    ValueError if the code has another name, or the log joints are no matrix or not finite; only the posterior
+    takes the -inf of a component of weight 0.
     """
     _checks.one_of(code, "code", CODES)
     log_joint = _checks.array(log_joint, "log_joint").astype(np.float64, copy=False)
@@ -57,25 +44,14 @@ def standardised(log_joint):
 
 
 def decode(code, kind):
-    r"""Posteriors of the components of a layer, from a code that was drawn rather than computed.
+    r"""Posteriors (N, K) of the components of a layer, from a code (N, K) that was drawn, not computed.
 
-    A drawn code need not be one that any log joints have, so each kind is taken to the nearest posteriors
-    that it can mean:
+    A drawn code need not be one that any log joints have; it is taken to the nearest posteriors:
 
     - ``"posterior"``: the nearest point of the simplex, in squared distance;
     - ``"log_joint"``: :math:`\exp l_k / \sum_j \exp l_j`, the log joints less their evidence;
-    - ``"standardised_log_joint"``: all on the largest entry (the lowest index among equals).  The scale of
-      the log joints is lost; of images it is tens of nats and more, where posteriors are nearly 0 or 1.
-
-    Parameters
-    ----------
-    code : ndarray, (N, K)
-    kind : {"log_joint", "standardised_log_joint", "posterior"}
-
-    Returns
-    -------
-    ndarray, (N, K)
-        Rows sum to 1.
+    - ``"standardised_log_joint"``: all on the largest entry (the lowest index among equals), because the
+      scale of log joints that it has lost is tens of nats and more for images.
     """
     _checks.one_of(kind, "kind", CODES)
     if kind == "posterior":
@@ -88,10 +64,8 @@ def decode(code, kind):
 def nearest_on_simplex(vectors):
     """Move each row (N, K) to the closest of the vectors that are nowhere negative and sum to 1.
 
-    References
-    ----------
-    Duchi, Shalev-Shwartz, Singer and Chandra (2008), ICML, for the closed form: subtract one number from
-    all coordinates, and cut at 0.
+    In closed form (Duchi, Shalev-Shwartz, Singer and Chandra 2008, ICML): subtract one number from all
+    coordinates, and cut at 0.
     """
     falling = -np.sort(-vectors, axis=1)
     excess = (np.cumsum(falling, axis=1) - 1) / np.arange(1, vectors.shape[1] + 1)

@@ -10,12 +10,7 @@ from gmmlib import ESTIMATORS, storage
 def to_arrays(models, name):
     """Settings and arrays of fitted models, as `from_arrays` takes them; errors call the models `name`.
 
-    A ``FrozenEstimator`` is left out: what is stored is the model inside it.
-
-    Raises
-    ------
-    ValueError
-        If one of them is not of a kind that has a file format.
+    Of a ``FrozenEstimator`` the model inside is stored.
     """
     entries, arrays = [], {}
     for number, model in enumerate(models):

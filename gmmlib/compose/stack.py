@@ -26,9 +26,8 @@ class StackedGMM(Stored, Scored, ClassNamePrefixFeaturesOutMixin, TransformerMix
     Parameters
     ----------
     layers : sequence of mixtures
-        The lowest first: a `ConvolutionalGMM` takes images (N, H, W), a `FullGMM` vectors (N, D) or the
-        code of a layer below.  They are cloned before they are fitted; one inside a
-        ``sklearn.frozen.FrozenEstimator`` is used as it is.
+        The lowest first, such as a `ConvolutionalGMM`, which takes images (N, H, W), below a `FullGMM`.  They
+        are cloned before they are fitted; one in a ``sklearn.frozen.FrozenEstimator`` is used as it is.
     codes : str or sequence of str
         What layers hand upwards (see `encode`), ``"log_joint"``, ``"standardised_log_joint"`` or
         ``"posterior"``: the same for all, or one a layer.  The last is what `transform` returns.
@@ -52,63 +51,38 @@ class StackedGMM(Stored, Scored, ClassNamePrefixFeaturesOutMixin, TransformerMix
         self.codes = codes
 
     def fit(self, X, y=None, sample_weight=None):
-        """Fit the layers one after another.
+        """Fit the layers one after another to X, which is what the lowest layer takes; y is ignored.
 
-        Parameters
-        ----------
-        X : array-like, (N, H, W) or (N, D)
-            What the lowest layer takes.
-        y : object
-            Ignored.
-        sample_weight : array-like, (N,), optional
-            Row weights, the same for every layer.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError
-            If the layers, the codes or the data cannot be used.  Where a layer refuses what the one below
-            hands it, a note names the layer.
+        Row weights (N,) are the same for every layer.  ValueError if the layers, the codes or the data cannot
+        be used; if a layer refuses them, a note names it.
         """
         self._fit(X, y, sample_weight)
         return self
 
     def fit_transform(self, X, y=None, sample_weight=None):
         """Fit, and return the code of the top layer, (N, K); each layer scores the rows once."""
-        return self._encode_top(self._fit(X, y, sample_weight))
+        X = self._fit(X, y, sample_weight)
+        return encode(self.layers_[-1].log_joint(X), self.codes_[-1])
 
     def transform(self, X):
-        """Code of the top layer, (N, K).
-
-        X is like what the stack was fitted on, here and below; the lowest layer says so if it is not.
-        """
-        return self._encode_top(self._below_top(X))
+        """Code of the top layer, (N, K)."""
+        return self._encoded(X)[-1]
 
     def encodings(self, X):
         """Code of each layer, lowest first: a list of L arrays, each (N, K) with its layer's K."""
-        check_is_fitted(self)
-        codes = []
-        for layer, code in zip(self.layers_, self.codes_, strict=True):
-            X = encode(layer.log_joint(X), code)
-            codes.append(X)
-        return codes
+        return self._encoded(X)[1:]
 
     def log_joint(self, X):
         """Log weight plus log density of each row's code under the top components, (N, K), nats.
 
-        Like all scores of a stack it is the top layer's, given the code of the layers below: a density of
-        that code, not of the image.
+        Like all scores of a stack a density of the code below the top layer, not of the image.
         """
         return self._top("log_joint", X)
 
     def score_samples(self, X):
-        """Log density of the code below the top layer, (N,), nats: of the code, not of the image.
+        """Log density of the code below the top layer, (N,), nats.
 
-        It compares top layers on one code, and so does `score`, its mean.  Stacks that differ below the top
-        score different data.
+        Stacks that differ below the top score different data.
         """
         return self._top("score_samples", X)
 
@@ -130,34 +104,17 @@ class StackedGMM(Stored, Scored, ClassNamePrefixFeaturesOutMixin, TransformerMix
         return sum(layer.n_parameters() for layer in self.layers_)
 
     def sample(self, n_samples=1, random_state=None):
-        """Draw data of the lowest layer from the top down.
+        """Draw data of the lowest layer from the top down: X, and components (n_samples,) of the top layer.
 
         The top mixture draws a code of the layer below.  There the code is read as posteriors (`decode`), a
         component is drawn from them, and from that component the code of the next layer below, or at the
         bottom an image.
 
-        This is a chain of the layers, not the inverse of the way up: of a code no more comes down than one
-        component, and the image drawn from it has, as a rule, another code.  It cannot be exact, for a
-        stack defines no density of images, only one of codes (see `score`).  With the code
-        ``"posterior"`` a lower layer's components are drawn as often as the mean code says, which after EM
-        is their weights: the draws of all labels together are then nearly those of the lowest layer alone.
-
-        Parameters
-        ----------
-        n_samples : int
-        random_state : int, Generator, RandomState or None
-
-        Returns
-        -------
-        X : ndarray, (n_samples, H, W) or (n_samples, D)
-            Grouped by component of the top layer.
-        labels : ndarray, (n_samples,)
-            That component.
-
-        Raises
-        ------
-        ValueError
-            If a layer below the top has no method ``sample_components``, or an argument cannot be used.
+        This is not the inverse of the way up: of a code no more comes down than one component.  It cannot be
+        exact, because a stack defines no density of images.  With the code ``"posterior"`` a lower layer's
+        components are drawn as often as the mean code says, which after EM is their weights: all draws
+        together are nearly those of the lowest layer.  ValueError if a layer below the top has no method
+        ``sample_components``.
         """
         check_is_fitted(self)
         _check_sampleable(self.layers_)
@@ -230,22 +187,31 @@ class StackedGMM(Stored, Scored, ClassNamePrefixFeaturesOutMixin, TransformerMix
         """Fit, and return the code that the top layer was fitted to."""
         _check_layers(self.layers)
         codes = _checked_codes(self.codes, len(self.layers))
-        layers, X = _fitted(self.layers, codes, X, y, sample_weight)
-        self.layers_, self.codes_ = layers, codes
+        fitted = []
+        for number, layer in enumerate(self.layers):
+            try:
+                if fitted:
+                    X = encode(fitted[-1].log_joint(X), codes[number - 1])
+                # FrozenEstimator.fit does not do without y.
+                fitted.append(clone(layer).fit(X, y, sample_weight=sample_weight))
+            except BaseException as error:
+                error.add_note(
+                    f"This is about layers[{number}], counted from the lowest, 0; the stack is as before."
+                )
+                raise
+        self.layers_, self.codes_ = fitted, codes
         return X
 
-    def _below_top(self, X):
-        """The data of the top layer: the code of the one below, or X itself."""
+    def _encoded(self, X, but=0):
+        """X and the code of each layer, lowest first, without those of so many at the top."""
         check_is_fitted(self)
-        for layer, code in zip(self.layers_[:-1], self.codes_[:-1], strict=True):
-            X = encode(layer.log_joint(X), code)
-        return X
-
-    def _encode_top(self, X):
-        return encode(self.layers_[-1].log_joint(X), self.codes_[-1])
+        encoded = [X]
+        for layer, code in list(zip(self.layers_, self.codes_, strict=True))[: len(self.layers_) - but]:
+            encoded.append(encode(layer.log_joint(encoded[-1]), code))
+        return encoded
 
     def _top(self, method, X):
-        X = self._below_top(X)
+        X = self._encoded(X, but=1)[-1]
         return getattr(self.layers_[-1], method)(X)
 
     def to_arrays(self):
@@ -268,23 +234,6 @@ class StackedGMM(Stored, Scored, ClassNamePrefixFeaturesOutMixin, TransformerMix
         stack = cls([clone(layer) for layer in layers], settings["codes"])
         stack.layers_, stack.codes_ = layers, _checked_codes(settings["codes"], len(layers))
         return stack
-
-
-def _fitted(layers, codes, X, y, sample_weight):
-    """Fitted clones of the layers, and the data of the top one."""
-    fitted = []
-    for number, layer in enumerate(layers):
-        try:
-            if fitted:
-                X = encode(fitted[-1].log_joint(X), codes[number - 1])
-            # FrozenEstimator.fit does not do without y.
-            fitted.append(clone(layer).fit(X, y, sample_weight=sample_weight))
-        except BaseException as error:
-            error.add_note(
-                f"This is about layers[{number}], counted from the lowest, 0; the stack is as before."
-            )
-            raise
-    return fitted, X
 
 
 def _check_sampleable(layers):

@@ -7,18 +7,18 @@ from gmmlib import _checks
 from gmmlib.base import Mixture, Scoring
 from gmmlib.em.batches import Additive, Online
 from gmmlib.em.checkpoint import Checkpoint
-from gmmlib.em.loop import Saved, record, warn_of_empty
+from gmmlib.em.loop import Saved, record
 from gmmlib.em.workers import Workers
 from gmmlib.full import inputs, missing, online, steps, whitening
 from gmmlib.full.learned import Learned
-from gmmlib.full.run import REMEDY, Run
+from gmmlib.full.run import Run, maximum
 
 
 class FullGMM(Learned, missing.Incomplete, Additive, Online, Mixture):
     """Gaussian mixture with full covariances, fitted by exact EM.
 
-    The answers are those of scikit-learn's ``GaussianMixture(covariance_type="full")`` from the same
-    start, for a fraction of the work where samples have many coordinates and few likely components.
+    The answers are those of scikit-learn's ``GaussianMixture(covariance_type="full")`` from the same start,
+    for a fraction of the work where samples have many coordinates and few likely components.
 
     Parameters
     ----------
@@ -31,30 +31,24 @@ class FullGMM(Learned, missing.Incomplete, Additive, Online, Mixture):
     min_weight : float, optional
         A component whose weight falls below it is removed during EM.
     allow_missing : bool
-        Take NaN as missing in `score_samples`, `score`, `predict`, `predict_proba`, `log_joint`,
-        `impute` and `sample_given`.
+        Take NaN as missing in all methods that score, in `impute` and in `sample_given`.
     warm_start : bool
         Start `fit` from the parameters of the fit before.
     init : {"kmeans", "random_from_data"}, array-like of int (N,), or mapping
-        Where EM starts: from the clusters of k-means; from random samples under the covariance of all,
-        moved apart where they coincide; from a component for each sample; or from
-        ``{"weights": (K,), "means": (K, D), "covariances" or "precisions": (K, D, D)}``, and then with an
-        E-step.
+        Where EM starts: from the clusters of k-means; from random samples under the covariance of all, moved
+        apart where they coincide; from a component for each sample; or from
+        ``{"weights": (K,), "means": (K, D), "covariances" or "precisions": (K, D, D)}``.
     max_iter, tol, n_init, algorithm, random_state, callback, checkpoint, progress, chunk_size
         As in `gmmlib.base.LearnedByEM`.
 
     Attributes
     ----------
-    weights_ : ndarray, (K,)
-    means_ : ndarray, (K, D)
-    covariances_ : ndarray, (K, D, D)
-        With `reg_covar` on their diagonals.
+    weights_, means_, covariances_ : ndarray, (K,), (K, D) and (K, D, D)
+        The covariances with `reg_covar` on their diagonals.
     precisions_cholesky_ : ndarray, (K, D, D)
-        Upper triangular U with ``U @ U.T`` the precision, as scikit-learn's; computed when asked for.
+        Upper triangular U with ``U @ U.T`` the precision; computed when asked for.
     component_counts_ : ndarray of int, (number of iterations + 1,)
-        Components at the start and after each iteration; it falls where `min_weight` removed some.
-    n_features_in_ : int
-        D.
+        Components at the start and after each iteration: fewer where `min_weight` removed some.
     log_likelihoods_, converged_, n_iter_
         As in `gmmlib.base.LearnedByEM`.
 
@@ -117,10 +111,7 @@ class FullGMM(Learned, missing.Incomplete, Additive, Online, Mixture):
             self._check_continuation()
         start = self.learned() if warm else inputs.start(self, len(X))
         file = Checkpoint(self, X, weight, start if warm else None)
-        if not weight.all():
-            if isinstance(start, np.ndarray):
-                start = start[weight > 0]
-            X, weight = X[weight > 0], weight[weight > 0]
+        X, weight, start = _rows_that_count(X, weight, start)
         with file, self._workers() as workers:
             most = len(start["weights"]) if warm else self.n_components
             state = file.read(lambda state: None)
@@ -161,24 +152,15 @@ class FullGMM(Learned, missing.Incomplete, Additive, Online, Mixture):
     def _set_from(self, statistics):
         before = self._parameters()
         with self._workers() as workers:
-            whiteners = whitening.allocate(*before.means.shape)
-            options = self.reg_covar, self.zero_means, workers
-            weights, means = steps.m_step(
-                statistics, before.means, whiteners, np.arange(len(before.means)), *options
-            )
-            if not weights.all():
-                empty = np.flatnonzero(weights == 0)
-                warn_of_empty(empty, "samples", REMEDY)
-                steps.revive(whiteners, weights, means, empty, self.zero_means)
+            whiteners, stays = whitening.allocate(*before.means.shape), np.arange(len(before.means))
+            weights, means = maximum(self, statistics, before.means, whiteners, stays, workers)
             learned = before._replace(weights=weights, means=means, whiteners=whiteners)
             self._set(steps.columns(learned, self.reg_covar, workers))
 
     def _take(self, X, weight, first):
-        if first:
-            start = inputs.start(self, len(X))
-            if isinstance(start, np.ndarray):
-                start = start[weight > 0]
-        X, weight = X[weight > 0], weight[weight > 0]
+        start = inputs.start(self, len(X)) if first else None
+        # Contiguous: BLAS sums in another order otherwise.
+        X, weight, start = _rows_that_count(np.ascontiguousarray(X), weight, start)
         if first:
             with self._workers() as workers:
                 run = Run(self, X, weight, workers, start)
@@ -215,8 +197,7 @@ class FullGMM(Learned, missing.Incomplete, Additive, Online, Mixture):
         tags.input_tags.allow_nan = bool(self.allow_missing)
         return tags
 
-    def _check_settings(self):
-        inputs.check_settings(self)
+    _check_settings = inputs.check_settings
 
     def _workers(self):
         return Workers(_checks.positive_integer(self.chunk_size, "chunk_size"), steps.BLOCK_SIZE)
@@ -248,3 +229,11 @@ class FullGMM(Learned, missing.Incomplete, Additive, Online, Mixture):
             )
 
         return Scoring(len(X), len(self.weights_), log_joint, self._workers())
+
+
+def _rows_that_count(X, weight, start):
+    """Rows of positive weight: samples, weights, and labels if EM starts from these."""
+    if weight.all():
+        return X, weight, start
+    counts = weight > 0
+    return X[counts], weight[counts], start[counts] if isinstance(start, np.ndarray) else start

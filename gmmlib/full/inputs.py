@@ -49,8 +49,7 @@ def check_settings(model):
     _checks.settings(model)
     if model.min_weight is not None and not 0 <= _checks.non_negative(model.min_weight, "min_weight") < 1:
         raise ValueError(f"min_weight must be below 1, a share of the weight; got {model.min_weight!r}.")
-    _checks.truth(model.zero_means, "zero_means")
-    _checks.truth(model.allow_missing, "allow_missing")
-    _checks.truth(model.warm_start, "warm_start")
+    for name in ("zero_means", "allow_missing", "warm_start"):
+        _checks.truth(getattr(model, name), name)
     Algorithm.checked(model.algorithm)
     _checks.random_state(model.random_state)

@@ -20,7 +20,7 @@ class Learned:
     def learned(self):
         """What `init` takes to start here: the learned arrays by name."""
         check_is_fitted(self)
-        return {"weights": self.weights_, "means": self.means_, "covariances": self.covariances_}
+        return {name: getattr(self, f"{name}_") for name in self._learned}
 
     def log_determinants(self, learned=None):
         """Log determinants of the covariances, (K,), or of those among other `learned` arrays."""
@@ -38,15 +38,8 @@ class Learned:
         """Inverse covariances, (K, D, D)."""
         return np.stack([factor @ factor.T for factor in self.precisions_cholesky_])
 
-    _array_names = (
-        "weights",
-        "means",
-        "covariances",
-        "log_likelihoods",
-        "component_counts",
-        "converged",
-        "n_iter",
-    )
+    _learned = ("weights", "means", "covariances")
+    _array_names = (*_learned, "log_likelihoods", "component_counts", "converged", "n_iter")
 
     def to_arrays(self):
         """Settings and arrays that make the fitted model again."""
@@ -76,9 +69,9 @@ class Learned:
         model.n_features_in_ = dimension
         _contents.set_column_names(model, names, where)
         model.log_likelihoods_, model.converged_, model.n_iter_ = _contents.run(arrays, where, online=True)
-        counts, name = arrays["component_counts"], f"{where}['component_counts']"
-        n_values = len(model.log_likelihoods_)
-        model.component_counts_ = start.given_counts(counts, n_values, n_components, name)
+        n_values, name = len(model.log_likelihoods_), "component_counts"
+        counts = start.given_counts(arrays[name], n_values, n_components, f"{where}[{name!r}]")
+        model.component_counts_ = counts
         return model
 
     def _check_continuation(self):

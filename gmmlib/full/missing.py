@@ -60,8 +60,7 @@ def impute(X, weights, means, covariances):
 def sample(X, weights, means, covariances, n_samples, rng):
     r"""Draw missing values of X (N, D) from their distribution given the observed ones, (n_samples, N, D).
 
-    The component is drawn from the posterior of the observed values.  With its covariance's Cholesky
-    factor, observed coordinates first, and white noise e, the missing values are
+    With the Cholesky factor of a component's covariance, observed coordinates first, and white noise e:
 
     .. math:: x_m = \mu_m + L_{mo} L_{oo}^{-1} (x_o - \mu_o) + L_{mm} e,
 
@@ -91,42 +90,23 @@ class Incomplete:
 
     def impute(self, X):
         """Fill NaN with the expectation given what is observed of each sample: a new array (N, D)."""
-        check_is_fitted(self)
-        if not self.allow_missing:
-            raise ValueError("impute needs allow_missing=True: only then is NaN a missing value.")
-        return impute(self._data(X, missing=True), self.weights_, self.means_, self.covariances_)
+        return impute(*self._incomplete(X, "impute"))
 
     def sample_given(self, X, n_samples=1, random_state=None):
-        """Draw the missing values of each sample given what is observed of it, exactly.
+        """Draw the missing values of each sample given what is observed of it, exactly: (n_samples, N, D).
 
         A component is drawn from the posterior of what is observed, then the missing values from its
-        conditional Gaussian (`gmmlib.full.missing`).  A sample's randomness does not depend on what others
-        miss.
-
-        Parameters
-        ----------
-        X : array-like, (N, D)
-            NaN is missing.  A sample without any comes back as it is; one of nothing else is drawn from
-            the mixture.
-        n_samples : int
-            Draws of each.
-        random_state : int, Generator, RandomState or None
-
-        Returns
-        -------
-        ndarray, (n_samples, N, D)
-            Observed values are those of X.  Its mean over many draws is what `impute` returns.
-
-        Raises
-        ------
-        ValueError
-            Without ``allow_missing=True``, or if an argument cannot be used.
+        conditional Gaussian; a sample (D,) without values is drawn from the mixture.  A sample's randomness
+        does not depend on what others miss, and the mean over many draws is what `impute` returns.
+        ValueError without ``allow_missing=True``, or if an argument cannot be used.
         """
+        known = self._incomplete(X, "sample_given")
+        n_samples = _checks.positive_integer(n_samples, "n_samples")
+        return sample(*known, n_samples, _checks.generator(random_state))
+
+    def _incomplete(self, X, method):
+        """Samples that may miss values, and the parameters."""
         check_is_fitted(self)
         if not self.allow_missing:
-            raise ValueError("sample_given needs allow_missing=True: only then is NaN a missing value.")
-        n_samples = _checks.positive_integer(n_samples, "n_samples")
-        rng = _checks.generator(random_state)
-        return sample(
-            self._data(X, missing=True), self.weights_, self.means_, self.covariances_, n_samples, rng
-        )
+            raise ValueError(f"{method} needs allow_missing=True: only then is NaN a missing value.")
+        return self._data(X, missing=True), self.weights_, self.means_, self.covariances_

@@ -43,8 +43,7 @@ def step(moments, X, resp, weight):
 def parameters(moments, reg_covar, zero_means):
     """Weights (K,), means (K, D) and covariances (K, D, D) of the moments.
 
-    A component that no sample has come to for long keeps a tiny weight, and the ridge keeps its
-    covariance positive definite.
+    A component without samples for long keeps a tiny weight, and the ridge its covariance positive definite.
     """
     mass = np.maximum(moments.mass, np.finfo(float).tiny)
     difference = moments.first / mass[:, None]

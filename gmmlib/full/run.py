@@ -10,7 +10,16 @@ from gmmlib.em.workers import Workers
 from gmmlib.full import start, steps, triangular, whitening
 
 SMALL_COPY = 400_000  # numbers that may be copied at will
-REMEDY = "; min_weight removes such components"
+
+
+def maximum(model, statistics, about, whiteners, stays, workers):
+    """Weights and means of `steps.m_step`, and whiteners in place; revives what has died, and says so."""
+    zero_means = bool(model.zero_means)
+    weights, means = steps.m_step(statistics, about, whiteners, stays, model.reg_covar, zero_means, workers)
+    empty = np.flatnonzero(weights == 0)
+    warn_of_empty(empty, "samples", "; min_weight removes such components")
+    steps.revive(whiteners, weights, means, empty, zero_means)
+    return weights, means
 
 
 class Run:
@@ -30,15 +39,14 @@ class Run:
             self.Y = rotating.fill(
                 lambda rows: self.axes.rotate(X[rows]), np.empty((len(X), int(self.axes.kept.sum())))
             )
-        n_set_aside = int((~self.axes.kept).sum())
-        if n_set_aside and model.reg_covar == 0:
-            columns = np.flatnonzero(~self.axes.kept)
+        columns = np.flatnonzero(~self.axes.kept)
+        if len(columns) and model.reg_covar == 0:
             raise ValueError(
                 f"X has {len(columns)} columns that never vary, the first at index {columns[0]}, so every "
                 f"covariance is singular. {steps.REMEDIES}"
             )
         # Columns set aside sit at the mean, under the ridge alone.
-        self.constant = -0.5 * n_set_aside * np.log(2 * np.pi * model.reg_covar) if n_set_aside else 0.0
+        self.constant = -0.5 * len(columns) * np.log(2 * np.pi * model.reg_covar) if len(columns) else 0.0
         self.likely = None  # a component for each row that is likely its best: the last winner
         self.whiteners = self.second = None
 
@@ -55,15 +63,10 @@ class Run:
         if not 0 < n_components <= most:
             raise ValueError(f"it must have from 1 to {most} components; got {n_components}.")
         start.given_counts(counts, len(state.log_likelihoods), n_components, "its counts")
-        shapes = {
-            "mass": (n_components,),
-            "first": (n_components, dimension),
-            "second": triangular.shape(n_components, dimension),
-            "about": (n_components, dimension),
-        }
-        check_statistics(
-            state._replace(statistics=statistics), shapes, self.weight, signed=("first", "second", "about")
-        )
+        shapes = dict.fromkeys(("first", "about"), (n_components, dimension))
+        shapes |= {"mass": (n_components,), "second": triangular.shape(n_components, dimension)}
+        signed = "first", "second", "about"
+        check_statistics(state._replace(statistics=statistics), shapes, self.weight, signed)
         self.algorithm.restore(state.algorithm, len(state.log_likelihoods))
         about = statistics.pop("about")
         statistics = steps.Statistics(**statistics), about
@@ -167,13 +170,7 @@ class Run:
         if len(stays) < len(about):
             self.likely = None  # components have other numbers now
         whiteners = self.room(len(stays))
-        weights, means = steps.m_step(
-            statistics, about, whiteners, stays, model.reg_covar, self.zero_means, self.workers
-        )
-        if not weights.all():
-            empty = np.flatnonzero(weights == 0)
-            warn_of_empty(empty, "samples", REMEDY)
-            steps.revive(whiteners, weights, means, empty, self.zero_means)
+        weights, means = maximum(model, statistics, about, whiteners, stays, self.workers)
         return steps.Parameters(weights, means, whiteners, self.axes, self.constant)
 
     def room(self, n_components):

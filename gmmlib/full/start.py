@@ -1,6 +1,7 @@
 """Where a fit of full covariances starts: k-means, random samples, or what a caller gives."""
 
 import warnings
+from functools import partial
 
 import numpy as np
 from sklearn.cluster import KMeans
@@ -31,8 +32,8 @@ def jittered(centres, deviation, rng):
 def kmeans_labels(X, weight, n_components, random_state):
     """Cluster of each row by k-means, as scikit-learn's mixtures start.
 
-    Clusters of equal size and distance are common where rows repeat each other, and which of them comes
-    first must not hang on the last bits of the rows: they are rounded to 30 bits of the largest number.
+    Rows are rounded to 30 bits of the largest number: which of clusters that tie comes first, as is common
+    where rows repeat each other, must not hang on their last bits.
     """
     if isinstance(random_state, np.random.Generator):
         random_state = int(random_state.integers(2**31))
@@ -42,29 +43,19 @@ def kmeans_labels(X, weight, n_components, random_state):
     _, exponent = np.frexp(max(float(X.max()), -float(X.min())))
     rounded = np.ldexp(np.asarray(X, dtype=np.float64), 30 - exponent)
     np.rint(rounded, out=rounded)
-    model = KMeans(
-        n_components,
-        init=lambda rows, count, random_state: spread_out(rows, weight, count, random_state),
-        n_init=1,
-        algorithm=algorithm,
-        random_state=rng,
-        copy_x=False,
-    )
+    init, options = partial(spread_out, weight=weight), {"algorithm": algorithm, "copy_x": False}
+    model = KMeans(n_components, init=init, n_init=1, random_state=rng, **options)
     # Its threads add centres in the order in which they finish: one thread, so that digits stay the same.
     with warnings.catch_warnings(), threadpool_limits(1, user_api="openmp"):
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than clusters: see revive
         return model.fit(rounded, sample_weight=uniform).labels_
 
 
-def spread_out(X, weight, count, random_state):
+def spread_out(X, count, random_state, weight):
     """Rows from which k-means starts, (count, D), by greedy k-means++.
 
-    The draws are scikit-learn's.  But where some of the rows drawn would serve equally well, it is the
-    first that is taken, not one that rounding prefers.
-
-    References
-    ----------
-    Arthur and Vassilvitskii (2007), SODA.
+    The draws are scikit-learn's (Arthur and Vassilvitskii 2007, SODA); but where some of the rows drawn would
+    serve equally well, the first is taken, not one that rounding prefers.
     """
     squares = row_norms(X, squared=True)
 

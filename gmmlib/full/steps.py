@@ -1,9 +1,8 @@
 """The steps of exact EM for mixtures of Gaussians with full covariances.
 
-The samples are rotated once into their principal axes, and columns that never vary are set aside; both
-leave every density as it is.  In those coordinates the E-step drops components as soon as they are
-provably out of reach (see `gmmlib.full.whitening`), and the moments of a component take the samples whose
-posterior is not 0 alone.
+The samples are rotated once into their principal axes, and columns that never vary are set aside; both leave
+every density as it is.  There the E-step drops components that are provably out of reach (see
+`gmmlib.full.whitening`), and the moments of a component take the samples whose posterior is not 0 alone.
 
 With ``w[n]`` the row weights, ``r[n, k]`` the posteriors and ``m[k]`` the means of the parameters that gave
 them, the E-step leaves sums over rows, which add,
@@ -122,8 +121,7 @@ def first_moments(Y, resp, workers):
 def second_moment_into(matrix, Y, resp, about):
     """Write the second moment of the samples of one component about a point, from posteriors (N,).
 
-    Only the rows of positive posterior are read, and only the lower triangle of the matrix (D', D') is
-    written: it is all that a Cholesky factorisation looks at.
+    Only rows of positive posterior are read, and only the lower triangle of the matrix (D', D') is written.
     """
     rows = np.flatnonzero(resp)
     gathered = np.empty((min(ROWS_AT_ONCE, len(rows)), Y.shape[1]))
@@ -137,20 +135,11 @@ def second_moment_into(matrix, Y, resp, about):
 
 
 def e_step(posteriors, Y, weight, about, workers, room=None):
-    """`Statistics` of samples.
+    """`Statistics` of samples Y (N, D') with row weights (N,); second moments are about points (K, D').
 
-    Parameters
-    ----------
-    posteriors : callable
-        Called with a slice of rows and a place (n, K) for their posteriors times row weights, which it
-        fills; returns their weighted log-likelihood, nats.
-    Y : ndarray, (N, D')
-    weight : ndarray, (N,)
-    about : ndarray, (K, D')
-        Points about which second moments are taken: the means of the parameters.
-    workers : Workers
-    room : ndarray, optional
-        What `triangular.allocate` made, to be used for the second moments.
+    `posteriors`, called with a slice of rows and a place (n, K), fills it with their posteriors times row
+    weights and returns their weighted log-likelihood, nats.  `room` is what `triangular.allocate` made, for
+    second moments.
     """
     n_components, dimension = about.shape
     resp = np.empty((min(LEAF, len(Y)), n_components))
@@ -184,32 +173,17 @@ def survivors(mass, min_weight):
 
 
 def m_step(statistics, about, whiteners, stays, reg_covar, zero_means, workers):
-    """Weights and means of the largest expected log joint, and their covariances, whitened.
+    """Weights (K,) and means (K, D') of the largest expected log joint; covariances, whitened, in place.
 
-    Parameters
-    ----------
-    statistics : Statistics
-    about : ndarray, (K, D')
-        The points about which its second moments are.
-    whiteners : Whiteners
-        Room for the components that stay; changed in place.
-    stays : ndarray of int
-        Those components.
-    reg_covar : float
-    zero_means : bool
-    workers : Workers
-
-    Returns
-    -------
-    weights : ndarray, (K,)
-        0 for a component without samples, whose place in `whiteners` is left as it was.
-    means : ndarray, (K, D')
+    `statistics` have second moments about the points `about`; `whiteners` have room for the components that
+    stay, whose numbers are `stays`.  The weight is 0 of a component without samples, whose place is left as
+    it was.
     """
     mass, first = statistics.mass[stays], statistics.first[stays]
     weights = mass / mass.sum()
     empty = weights <= EMPTY
     if empty.any():  # the others take the little that is left there
-        weights = np.where(empty, 0.0, weights)
+        weights[empty] = 0.0
         weights /= weights.sum()
     means = np.zeros_like(first)
     if not zero_means:

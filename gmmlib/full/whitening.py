@@ -6,27 +6,23 @@ r"""Log joints of full-covariance Gaussians, exact, from as few products as they
 .. math:: \ell_k(y) = c_k - \tfrac12 \sum_{i=1}^{D} u_{ki}^2, \qquad u_k = W_k (y - m_k),
           \qquad c_k = \log \pi_k + \sum_i \log W_{k,ii} - \tfrac D2 \log 2\pi .
 
-The i-th whitened coordinate needs only the first i coordinates of the sample, and every further one
-can only lower the sum.  So after d coordinates
+The i-th whitened coordinate needs only the first i coordinates of the sample.  So after d of them
 
 .. math:: b_k(d) = c_k - \tfrac12 \sum_{i \le d} u_{ki}^2 \;\ge\; \ell_k(y),
 
-an upper bound that falls to the log joint itself at d = D.  Let L be a lower bound on the best log
-joint, here that of the component that won the sample last time.  As soon as
-:math:`b_k(d) < L - 40` the component is dropped.
+an upper bound that falls to the log joint itself at d = D.  With L a lower bound on the best log joint, here
+that of the component that won the sample last time, a component is dropped as soon as
+:math:`b_k(d) < L - 40`.
 
-**Why 40 nats are enough.** A dropped component holds less than exp(-40) = 4e-18 of the largest term of
-the sum over components, 1/52 of the spacing of float64 at 1.  Leaving K of them out changes the
-log-likelihood by less than 4e-18 K nats: below rounding for any K in use.  A posterior of a dropped
-component is exactly 0.  Nothing here is approximate beyond float64 itself.
+**Why 40 nats are enough.** A dropped component holds less than exp(-40) = 4e-18 of the largest term of the
+sum over components, 1/52 of the spacing of float64 at 1: below rounding for any number of them in use.
 
-**Why it pays.** In the principal axes of the data, where the first coordinates hold most of the
-variance, most components are 40 nats behind after a few dozen of several hundred coordinates.  The
-coordinates are read in blocks, so that each step is one matrix product over the rows that are left.
+**Why it pays.** In the principal axes of the data most components are 40 nats behind after a few dozen of
+several hundred coordinates.  They are read in blocks: one matrix product each over the rows that are left.
 
-Partial distance search is Bei and Gray's (IEEE Trans. Commun. 1985); E-steps that leave components out
-are Neal and Hinton's (1998), and approximate ones Forster and Luecke's (arXiv:1711.03431) and Salwig et
-al.'s (arXiv:2501.12299).  This one leaves out only what cannot be seen.
+Partial distance search is Bei and Gray's (IEEE Trans. Commun. 1985); E-steps that leave components out are
+Neal and Hinton's (1998), approximate ones Forster and Luecke's (arXiv:1711.03431) and Salwig et al.'s
+(arXiv:2501.12299).
 """
 
 from typing import NamedTuple
@@ -57,13 +53,8 @@ def allocate(n_components, dimension):
     ends = [end for end in ENDS if end < 0.93 * dimension] if dimension > SMALL else []
     blocks = list(zip([0, *ends], [*ends, dimension], strict=True))
     width = blocks[0][1]
-    return Whiteners(
-        blocks,
-        triangular.allocate(n_components, dimension),
-        np.empty((width, n_components * width)),
-        np.empty((n_components, dimension)),
-        np.empty(n_components),
-    )
+    sides = (width, n_components * width), (n_components, dimension), n_components
+    return Whiteners(blocks, triangular.allocate(n_components, dimension), *map(np.empty, sides))
 
 
 def put(whiteners, k, weight, mean, covariance):
@@ -74,29 +65,16 @@ def put(whiteners, k, weight, mean, covariance):
 
 
 def factorise(whiteners, k, weight, mean):
-    """Whiten component k, whose covariance stands in its triangle already.
+    """Whiten component k, of a weight and a mean (D,), in place; its covariance is in its triangle already.
 
-    Parameters
-    ----------
-    whiteners : Whiteners
-        Changed in place.
-    k : int
-    weight : float
-    mean : ndarray, (D,)
-
-    Raises
-    ------
-    numpy.linalg.LinAlgError
-        If the covariance is not positive definite in float64.
+    numpy.linalg.LinAlgError if the covariance is not positive definite in float64.
     """
     W = triangular.member(whiteners.triangles, k)
     triangular.cholesky(W)
     triangular.invert(W)
-    dimension = len(mean)
+    half = 0.5 * len(mean) * np.log(2 * np.pi)
     with np.errstate(divide="ignore"):
-        whiteners.constants[k] = (
-            np.log(weight) + np.log(W.diagonal()).sum() - 0.5 * dimension * np.log(2 * np.pi)
-        )
+        whiteners.constants[k] = np.log(weight) + np.log(W.diagonal()).sum() - half
     whiteners.offsets[k] = mean
     triangular.multiply(W, whiteners.offsets[k : k + 1])
     width = whiteners.blocks[0][1]
@@ -124,24 +102,11 @@ def triangle(whiteners, k):
 
 
 def log_joint(Y, whiteners, guess=None, out=None, everything=False):
-    """Log weight plus log density of samples under each component, dropped ones -inf.
+    """Log weight plus log density (n, K) of samples Y (n, D) under each component, dropped ones -inf, nats.
 
-    Parameters
-    ----------
-    Y : ndarray, (n, D)
-        Samples in the coordinates of the whiteners.
-    whiteners : Whiteners
-    guess : ndarray of int, (n,), optional
-        A component for each sample that is likely its best; the better, the less work. By default
-        the one of the best bound after the first block.
-    out : ndarray, (n, K), optional
-    everything : bool
-        Drop nothing.
-
-    Returns
-    -------
-    ndarray, (n, K)
-        Nats.  Every component within 40 nats of a sample's best is exact; others may be -inf.
+    Every component within 40 nats of a sample's best is exact.  `guess` (n,) is a component for each sample
+    that is likely its best (by default that of the best bound after the first block): the better, the less
+    work.  With `everything` nothing is dropped.
     """
     n_rows, n_components = len(Y), len(whiteners.constants)
     out = np.empty((n_rows, n_components)) if out is None else out

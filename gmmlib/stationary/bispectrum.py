@@ -5,10 +5,9 @@ z(0), from the power ``|z(f)|^2`` and from the bispectrum
 
 .. math:: B(f, g) = z(f)\\, \\overline{z(g)}\\, z(g - f),
 
-so that these can be averaged over images whose shifts nobody knows.  The power loses all phases; the
-bispectrum determines them, up to the linear phase of one shift.  Frequencies are those of the full
-plane, D = H W of them in the order of its rows; transforms are unitary, as everywhere
-(`gmmlib.spectrum`).
+so that these can be averaged over images of unknown shifts.  The bispectrum determines all phases, up to
+the linear phase of one shift.  Frequencies are those of the full plane, D = H W of them in the order of its
+rows; transforms are unitary (`gmmlib.spectrum`).
 
 References
 ----------
@@ -41,23 +40,8 @@ def invariants(X, noise_variance=0.0):
     """Average the invariants of shifted, noisy images, and remove what white noise adds to them.
 
     Noise of variance v adds v to each power, and v z(0) to the bispectrum where f = 0, g = 0 or f = g.
-
-    Parameters
-    ----------
-    X : array-like, (N, H, W)
-        Images of at most 1,024 pixels.
-    noise_variance : float
-        Variance of the white noise of a pixel, squared grey levels.
-
-    Returns
-    -------
-    Invariants
-        Estimates for the image under the noise; a power may come out negative.
-
-    Raises
-    ------
-    ValueError
-        If an argument cannot be used.
+    Images (N, H, W) have at most 1,024 pixels; `noise_variance` is that of a pixel, squared grey levels.
+    Powers of the `Invariants` are estimates for the image under the noise, and may come out negative.
     """
     X = _checks.images(X)
     noise_variance = _checks.non_negative(noise_variance, "noise_variance")
@@ -79,9 +63,8 @@ def invariants(X, noise_variance=0.0):
     B[mirror[first]] = rows[:, mirror].conj()
     B[first] = rows
     zero = mean * np.sqrt(size)
-    B[0] -= noise_variance * zero
-    B[:, 0] -= noise_variance * zero
-    B[np.arange(size), np.arange(size)] -= noise_variance * zero
+    for entries in (B[0], B[:, 0], np.einsum("ff->f", B)):  # views
+        entries -= noise_variance * zero
     return Invariants(float(mean), power - noise_variance, B)
 
 
@@ -95,26 +78,13 @@ def recover(averages, n_starts=5, max_iter=300, random_state=None):
               \qquad C(f, g) = a(f)\, a(g)\, a(g - f)\, B(f, g).
 
     Each step puts the phase of u(f) where the other phases and C want it (iterative phase
-    synchronisation, Bendory et al. 2018).  J has local maxima, so the best of a few random starts counts.
-
-    Parameters
-    ----------
-    averages : Invariants
-    n_starts : int
-        Random starts.
-    max_iter : int
-        Steps of each at most.
-    random_state : int, Generator, RandomState or None
+    synchronisation, Bendory et al. 2018), at most `max_iter` times.  J has local maxima, so the best of
+    `n_starts` random starts counts.
 
     Returns
     -------
     ndarray, (H, W)
         Grey levels.
-
-    Raises
-    ------
-    ValueError
-        If an argument cannot be used.
     """
     n_starts = _checks.positive_integer(n_starts, "n_starts")
     max_iter = _checks.positive_integer(max_iter, "max_iter")
@@ -159,22 +129,14 @@ def _synchronise(C, differences, u, max_iter):
 
 
 def _sums(X, first, differences):
-    """Sums of a chunk of images: mean, power (H, W) and rows `first` of the bispectrum (F, D)."""
+    """`Invariants` of a chunk of images, summed; of the bispectrum the rows `first` alone, (F, D)."""
     X = np.asarray(X, dtype=np.float64)
     z = fft.fft2(X, norm="ortho")
     power = (z.real**2 + z.imag**2).sum(axis=0)
     z = z.reshape(len(X), -1)
     conjugate = z.conj()
     rows = np.stack([z[:, f] @ (conjugate * z[:, differences[f]]) for f in first])
-    return Sums(X.mean(axis=(1, 2)).sum(), power, rows)
-
-
-class Sums(NamedTuple):
-    """Sums over a chunk; the fields of two sets of rows add."""
-
-    mean: float
-    power: np.ndarray
-    rows: np.ndarray
+    return Invariants(X.mean(axis=(1, 2)).sum(), power, rows)
 
 
 def _differences(shape):

@@ -1,8 +1,8 @@
 r"""Class-conditional convolutional mixtures, trained on the class rather than on the image.
 
-The joint density of image and class is a mixture of C K stationary Gaussians, K of which belong to each
-class: :math:`p(x, c) = \sum_{m \in c} \pi_m N(x; s_m)`.  Its filters are measured by those of the mean
-power :math:`s_0` of all images, :math:`u_m(f) = s_0(f) / s_m(f)`, and the objective is
+The joint density of image and class is a mixture of C K stationary Gaussians, K of each class:
+:math:`p(x, c) = \sum_{m \in c} \pi_m N(x; s_m)`.  Its filters are measured by those of the mean power
+:math:`s_0` of all images, :math:`u_m(f) = s_0(f) / s_m(f)`, and the objective is
 
 .. math:: J = \frac1N \sum_n \log p(c_n \mid x_n) - \frac\alpha2 \sum_{mf} w(f)\, [u_m(f) - 1]^2 ,
 
@@ -19,12 +19,9 @@ and since :math:`l_{nm}` is linear in the powers P, so is everything that follow
           - \alpha\, w(f)\, [u_m(f) - 1], \qquad
           \frac{\partial J}{\partial \eta_m} = \sum_n G_{nm} - \pi_m \sum_{nj} G_{nj}
 
-for weights :math:`\pi = \mathrm{softmax}(\eta)`.  An evaluation costs two products, as an EM step does.
-Row weights multiply the terms of the sums, and N is their total.
-
-The climb starts from a mixture fitted to each class by EM.  The log-odds of such a mixture are too large by
-far, since it takes every frequency for fresh evidence; so they are divided by a temperature first
-(`tempered`), which leaves a mixture of the same kind.
+for weights :math:`\pi = \mathrm{softmax}(\eta)`.  Row weights multiply the terms of the sums, N is their sum.
+The climb starts from a mixture fitted to each class by EM.  Its log-odds are too large by far, since it takes
+every frequency for fresh evidence; so they are divided by a temperature first (`tempered`).
 """
 
 from typing import NamedTuple
@@ -33,9 +30,8 @@ import numpy as np
 from scipy.optimize import minimize
 from scipy.special import log_softmax
 
-from gmmlib import _kernels
 from gmmlib.em import interrupts
-from gmmlib.stationary.steps import Parameters, coefficients
+from gmmlib.stationary.steps import Parameters, coefficients, normalised
 
 LOWEST = 1e-2  # of the common filter: no spectrum is above a hundred times the mean power
 
@@ -54,9 +50,8 @@ def evaluate(slope, constant, P, labels, weight, n_classes):
     rows = np.arange(len(P))
     joint = P @ slope + constant
     of_class = joint.reshape(len(P), n_classes, -1)[rows, labels]
-    of_own, of_all = np.empty(len(P)), np.empty(len(P))
-    _kernels.normalise(of_class, np.zeros(of_class.shape[1]), of_own)
-    _kernels.normalise(joint, np.zeros(joint.shape[1]), of_all)
+    of_class, of_own = normalised(of_class)
+    joint, of_all = normalised(joint)
     joint *= -1
     joint.reshape(len(P), n_classes, -1)[rows, labels] += of_class
     joint *= weight[:, None]
@@ -78,7 +73,7 @@ class Problem(NamedTuple):
 def objective(logits, filters, problem, workers):
     """J, and its gradients by the logits (M,) of the weights and by the relative filters (M, F)."""
     w = problem.multiplicity
-    parameters = Parameters(np.exp(log_softmax(logits)), problem.common / filters)
+    parameters = mixture_of(logits, filters, problem.common)
     slope, constant = coefficients(parameters, w)
 
     def of(rows):
@@ -96,8 +91,7 @@ def objective(logits, filters, problem, workers):
 def tempered(parameters, common, multiplicity, temperature):
     """Logits (M,) and relative filters (M, F) of a mixture whose log-odds of components are divided.
 
-    Filters move towards the common one, and weights make up for what that does to the volumes: log joints
-    are those of `parameters` over the temperature, less something that is the same for all components.
+    Log joints are those of `parameters` over the temperature, less something that is the same for all.
     """
     filters = common / parameters.spectra
     volume = 0.5 * np.log(filters) @ multiplicity
@@ -106,33 +100,13 @@ def tempered(parameters, common, multiplicity, temperature):
     return logits, softer
 
 
-def maximise(logits, filters, function, highest, max_iter, report=None):
-    """Climb by L-BFGS.
+def maximise(logits, filters, function, highest, max_iter, report=None, lowest=LOWEST):
+    """Climb by L-BFGS from logits (M,) and filters (M, F): what is reached, and the values on the way.
 
-    Parameters
-    ----------
-    logits : ndarray, (M,)
-    filters : ndarray, (M, F)
-        The start.
-    function : callable
-        Logits and filters to (value, gradient by the logits, gradient by the filters).
-    highest : ndarray, (F,)
-        Upper bounds of the filters; `LOWEST` is the lower one.
-    max_iter : int
-        Iterations at most.
-    report : callable, optional
-        ``report(logits, filters, trace)`` at the start and after each iteration; a true result stops.
-
-    Returns
-    -------
-    logits, filters : ndarray
-    trace : ndarray, (number of iterations + 1,)
-        The value at the start and after each iteration.
-
-    Raises
-    ------
-    FloatingPointError
-        If the value is not finite.
+    `function` makes (value, gradient by the logits, gradient by the filters) of logits and filters; these
+    stay between `lowest` and `highest` (F,).  ``report(logits, filters, trace)`` is called at the start and
+    after each of at most `max_iter` iterations; a true result stops.  FloatingPointError if a value is not
+    finite.
     """
     n_components = len(logits)
     trace = []
@@ -159,12 +133,8 @@ def maximise(logits, filters, function, highest, max_iter, report=None):
                 "last of them and its trace, and can be used."
             )
 
-    def after_iteration(intermediate_result):
-        note(intermediate_result.x, -intermediate_result.fun)
-
     bounds = np.full((n_components + filters.size, 2), [-np.inf, np.inf])
-    bounds[n_components:, 0] = LOWEST
-    bounds[n_components:, 1] = np.tile(highest, n_components)
+    bounds[n_components:] = np.stack([np.full(filters.size, lowest), np.tile(highest, n_components)], axis=1)
     start = np.clip(np.concatenate([logits, filters.ravel()]), *bounds.T)
     with interrupts.deferred() as interrupted:
         try:
@@ -177,11 +147,12 @@ def maximise(logits, filters, function, highest, max_iter, report=None):
             jac=True,
             method="L-BFGS-B",
             bounds=bounds,
-            callback=after_iteration,
+            callback=lambda intermediate_result: note(intermediate_result.x, -intermediate_result.fun),
             options={"maxiter": max_iter, "maxfun": 2 * max_iter + 20},
         )
     return *unpack(result.x), np.array(trace)
 
 
 def mixture_of(logits, filters, common):
+    """`Parameters` of logits (M,) and relative filters (M, F)."""
     return Parameters(np.exp(log_softmax(logits)), common / filters)

@@ -6,22 +6,21 @@ The filter of a component is the one that whitens it: its power spectrum is ``1 
 import math
 
 import numpy as np
-from scipy import fft
 from sklearn.utils.validation import check_is_fitted
 
-from gmmlib import _checks, _contents, storage
+from gmmlib import _checks
 from gmmlib.base import Mixture, OfImages, Scoring
-from gmmlib.em import checkpoint
 from gmmlib.em.algorithm import Algorithm
 from gmmlib.em.batches import Additive, Online, step_size
 from gmmlib.em.checkpoint import Checkpoint
-from gmmlib.em.loop import Saved, record, warn_of_empty
+from gmmlib.em.loop import record, warn_of_empty
 from gmmlib.em.workers import Workers, block_size
-from gmmlib.spectrum import fold, multiplicity, powers, unfold
+from gmmlib.spectrum import multiplicity, powers, unfold
 from gmmlib.stationary import steps
+from gmmlib.stationary.spectral import Filtering, saved
 
 
-class ConvolutionalGMM(steps.Spectral, Additive, Online, OfImages, Mixture):
+class ConvolutionalGMM(Filtering, Additive, Online, OfImages, Mixture):
     """Gaussian mixture with circulant covariances, fitted to images by EM in the Fourier domain.
 
     Parameters
@@ -29,26 +28,21 @@ class ConvolutionalGMM(steps.Spectral, Additive, Online, OfImages, Mixture):
     n_components : int
         Components K.
     zero_mean_patches : bool
-        The images had their own mean removed: leave out the zero frequency and count
-        H W - 1 dimensions.
+        The images had their own mean removed: leave out the zero frequency and count H W - 1 dimensions.
     variance_floor : float
-        No variance is let below it, in squared grey levels.  The default suits grey levels in
-        [0, 1]: about the rounding noise of 8-bit pixels, 1 / (12 * 255^2) = 1.3e-6.
+        No variance is let below it, in squared grey levels.  The default suits grey levels in [0, 1]: about
+        the rounding noise of 8-bit pixels, 1 / (12 * 255^2) = 1.3e-6.
     init : "random_from_data" or mapping
-        Where EM starts: from randomly chosen images, or from ``{"weights": (K,), "spectra":
-        (K, H, W//2 + 1)}``.
+        Where EM starts: from randomly chosen images, or ``{"weights": (K,), "spectra": (K, H, W//2 + 1)}``.
     max_iter, tol, n_init, algorithm, random_state, callback, checkpoint, progress, chunk_size
         As in `gmmlib.base.LearnedByEM`.
 
     Attributes
     ----------
     weights_ : ndarray, (K,)
-        Mixing weights.
-    spectra_ : ndarray, (K, H, W//2 + 1)
-        Power spectra in the unitary half-plane convention of `gmmlib.spectrum`, squared grey levels;
-        0 at a frequency that is left out.
-    filters_ : ndarray, (K, H, W//2 + 1)
-        Power spectra of the whitening filters, ``1 / spectra_``; 0 at a frequency that is left out.
+    spectra_, filters_ : ndarray, (K, H, W//2 + 1)
+        Power spectra in the unitary half-plane convention of `gmmlib.spectrum`, squared grey levels, and
+        those of the whitening filters, one by them; 0 at a frequency that is left out.
     image_shape_ : (int, int)
         H and W.
     n_dimensions_ : int
@@ -99,12 +93,13 @@ class ConvolutionalGMM(steps.Spectral, Additive, Online, OfImages, Mixture):
         file = Checkpoint(self, X, weight)  # before anybody draws from random_state
         algorithm = Algorithm(self.algorithm, len(X), self.random_state)
         with file, self._workers(layout) as workers:
-            saved = self._saved(file, weight, layout, algorithm)
+            shape = self.n_components, len(layout.bins)
+            shapes = {"mass": shape[:1], "power": shape}
+            goes_on = saved(file, lambda arrays: steps.Statistics(**arrays), shapes, weight, (), algorithm)
             P = steps.all_powers(X, layout, workers)
             steps.check_variance(P, weight, layout, self.variance_floor)
-            start = self._start(P, weight, layout) if saved is None else saved
             self._run_em(
-                start,
+                steps.start(self, P, weight, layout, self.random_state) if goes_on is None else goes_on,
                 lambda parameters: self._e_step(parameters, P, weight, layout, workers, algorithm),
                 self._m_step,
                 lambda parameters: self._set(layout, parameters),
@@ -119,13 +114,15 @@ class ConvolutionalGMM(steps.Spectral, Additive, Online, OfImages, Mixture):
             P = steps.all_powers(X, layout, workers)
             if first:
                 steps.check_variance(P, weight, layout, self.variance_floor)
-            before = self._start(P, weight, layout) if first else self._parameters
+            before = steps.start(self, P, weight, layout, self.random_state) if first else self._parameters
             batch = steps.statistics(before, P, weight, layout, workers)
-        if first or not self._goes_on(before):
+        online = None if first else getattr(self, "_online", None)
+        # Moments belong to the parameters of now, or count no more.
+        if online is None or not all(map(np.array_equal, online[0], before)):
             # A first batch counts in full, for the start came from it.
             average, n_steps, trace = steps.expected(before), 0 if first else 1, np.empty(0)
         else:
-            (_, average, n_steps), trace = self._online, self.log_likelihoods_
+            (_, average, n_steps), trace = online, self.log_likelihoods_
         average = steps.blend(average, batch, step_size(n_steps + 1))
         parameters = self._m_step(average)
         if (average.mass <= steps.EMPTY).any():  # what was revived is not in the average
@@ -177,40 +174,10 @@ class ConvolutionalGMM(steps.Spectral, Additive, Online, OfImages, Mixture):
         return Scoring(len(X), len(constant), log_joint, self._workers(layout))
 
     def _draw(self, labels, rng):
-        """Draw an image from each of the components `labels` (N,): (N, H, W)."""
-        # White noise shaped by the square root of the spectrum has exactly the circulant covariance.
-        noise = fft.rfft2(rng.standard_normal((len(labels), *self.image_shape_)))
-        return fft.irfft2(noise * np.sqrt(self.spectra_)[labels], s=self.image_shape_)
+        return steps.noise(self.spectra_, labels, self.image_shape_, rng)
 
-    _array_names = ("weights", "spectra", "log_likelihoods", "converged", "n_iter", "image_shape")
-
-    def to_arrays(self):
-        """Settings and arrays that make the fitted model again."""
-        check_is_fitted(self)
-        arrays = {
-            "weights": self.weights_,
-            "spectra": self.spectra_,
-            "log_likelihoods": getattr(self, self._trace),
-            "converged": np.array(int(self.converged_)),
-            "n_iter": np.array(self.n_iter_),
-            "image_shape": np.array(self.image_shape_),
-        }
-        fitted = {"n_components": len(self.weights_)}
-        fitted["zero_mean_patches"] = self._leaves_out()
-        return _contents.settings(self, **fitted), arrays
-
-    @classmethod
-    def from_arrays(cls, settings, arrays, where):
-        """The inverse of `to_arrays`; errors say `where` the arrays come from."""
-        model = _contents.model(cls, settings)
-        shape = storage.image_shape(arrays["image_shape"], arrays, where)
-        layout = fold(shape, zero_frequency=not model.zero_mean_patches)
-        model._set(layout, steps.given(arrays, model.n_components, layout, where))
-        _contents.whole_plane(arrays["spectra"], model.spectra_, f"{where}['spectra']")
-        values, converged, n_iter = _contents.run(arrays, where, online=True)
-        record(model, values, converged)
-        model.n_iter_ = n_iter
-        return model
+    _learned = ("weights", "spectra")
+    _array_names = (*_learned, "log_likelihoods", "converged", "n_iter", "image_shape")
 
     def _check_settings(self):
         _checks.settings(self)
@@ -220,16 +187,11 @@ class ConvolutionalGMM(steps.Spectral, Additive, Online, OfImages, Mixture):
         chunk_size = _checks.positive_integer(self.chunk_size, "chunk_size")
         return Workers(chunk_size, block_size(math.prod(layout.shape)))
 
-    @property
-    def _parameters(self):
-        """The learned parameters, folded: what is set by hand counts from then on."""
-        learned = {"weights": self.weights_, "spectra": self.spectra_}
-        return steps.given(learned, len(self.weights_), self._layout, "the fitted model")
+    def _held(self):
+        return {"n_components": len(self.weights_), "zero_mean_patches": self._leaves_out()}
 
-    def _goes_on(self, before):
-        """Whether the moments of `partial_fit` belong to the parameters of now."""
-        online = getattr(self, "_online", None)
-        return online is not None and all(map(np.array_equal, online[0], before))
+    def _given(self, mapping, layout, name, settings):
+        return steps.given(mapping, settings["n_components"], layout, name)
 
     def _check_continuation(self):
         """Refuse settings that a fitted model cannot take over."""
@@ -242,21 +204,6 @@ class ConvolutionalGMM(steps.Spectral, Additive, Online, OfImages, Mixture):
         self.n_dimensions_ = layout.dimension
         self.weights_ = parameters.weights
         self.spectra_ = unfold(parameters.spectra, layout)
-
-    def _saved(self, file, weight, layout, algorithm):
-        """Where the checkpoint goes on from, or None."""
-        shape = (self.n_components, len(layout.bins))
-
-        def check(state):
-            checkpoint.check_statistics(state, {"mass": shape[:1], "power": shape}, weight)
-            algorithm.restore(state.algorithm, len(state.log_likelihoods))
-
-        state = file.read(check)
-        return None if state is None else Saved(steps.Statistics(**state.statistics), state.log_likelihoods)
-
-    def _start(self, P, weight, layout):
-        settings = self.init, self.n_components, self.variance_floor, self.random_state
-        return steps.start(P, weight, layout, *settings)
 
     def _e_step(self, parameters, P, weight, layout, workers, algorithm):
         total = steps.statistics(parameters, P, weight, layout, workers, algorithm)

@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from gmmlib import _checks, _contents, storage
 from gmmlib.base import BayesRule, OfImages
 from gmmlib.em.workers import Workers, block_size
-from gmmlib.spectrum import fold, powers, unfold
+from gmmlib.spectrum import fold
 from gmmlib.stationary import conditional, steps
 from gmmlib.stationary.convolutional import ConvolutionalGMM
 from gmmlib.stationary.steps import Parameters
@@ -33,31 +33,23 @@ class DiscriminativeGMM(OfImages, ClassifierMixin, BayesRule, BaseEstimator):
     em_iter : int
         EM iterations in each class before them.
     variance_floor : float
-        No variance is let below it, in squared grey levels; it must be above 0.
-    random_state : int, Generator, RandomState or None
-        Randomness of the starts of EM.
-    chunk_size : int
-        Images that a thread takes at a time, in whole blocks; no digit depends on it.
-    callback : callable, optional
-        ``callback(model, iteration)`` at the start and after each L-BFGS iteration, with the model usable
-        as it stands; a true result stops.
+        As in `ConvolutionalGMM`, but above 0.
+    random_state, chunk_size, callback
+        As in `gmmlib.base.LearnedByEM`: the first for the starts of EM, the last with L-BFGS iterations.
 
     Attributes
     ----------
     classes_ : ndarray, (C,)
     mixture_ : ConvolutionalGMM
-        The mixture of all C K components, ordered by class; not fitted by itself, so without a trace.
+        The mixture of all C K components, ordered by class; without a trace.
     weights_ : ndarray, (C, K)
         Joint weights of class and component.
     spectra_, filters_ : ndarray, (C, K, H, W//2 + 1)
-        Power spectra of components, in squared grey levels, and of their whitening filters, one by them.
+        As those of `ConvolutionalGMM`.
     objectives_ : ndarray, (number of iterations + 1,)
-        The objective J of `gmmlib.stationary.conditional`, nats per image, at the start and after each
-        iteration; it never falls.
+        J of `gmmlib.stationary.conditional`, nats per image; it never falls.
     n_iter_ : int
         L-BFGS iterations run.
-    image_shape_ : (int, int)
-        H and W.
 
     References
     ----------
@@ -88,55 +80,45 @@ class DiscriminativeGMM(OfImages, ClassifierMixin, BayesRule, BaseEstimator):
         self.callback = callback
 
     def fit(self, X, y, sample_weight=None):
-        """Fit by EM in each class, then by L-BFGS on all.
+        """Fit by EM in each class, then by L-BFGS on all, to images X (N, H, W) of classes y (N,).
 
-        Parameters
-        ----------
-        X : array-like, (N, H, W)
-            Real images of any one size.
-        y : array-like, (N,)
-            The class of each.
-        sample_weight : array-like, (N,), optional
-            Row weights: 0 leaves a row out, an integer repeats it.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError
-            If an argument or the data cannot be used; the text says which and what to do.
-        FloatingPointError
-            If the objective overflows.
+        Row weights (N,): 0 leaves a row out, an integer repeats it.  ValueError if an argument or the data
+        cannot be used, FloatingPointError if the objective overflows.
         """
         self._check_settings()
         X = _checks.images(X)
         weight = _checks.sample_weight(sample_weight, len(X))
-        y = _one_class_each(y, len(X))
+        y = _checks.array(y, "y")
+        if y.shape != weight.shape:
+            raise ValueError(f"y must hold the class of each of the {len(X)} images; got shape {y.shape}.")
+        _checks.finite(y, "y")
+        check_classification_targets(y)
         if not weight.all():
             X, y, weight = X[weight > 0], y[weight > 0], weight[weight > 0]
         classes, labels = self._numbered(y)
         layout = fold(X.shape[1:])
         by_em = self._start(X, labels, weight)
-        with self._workers(layout) as workers:
-            P = workers.fill(lambda rows: powers(X[rows], layout), np.empty((len(X), len(layout.bins))))
+        with Workers(self.chunk_size, block_size(math.prod(layout.shape))) as workers:
+            P = steps.all_powers(X, layout, workers)
             common = np.maximum(weight @ P / weight.sum(), self.variance_floor)
             w = layout.multiplicity
             problem = conditional.Problem(P, labels, weight, w, common, len(classes), float(self.shrinkage))
 
-            def report(logits, filters, trace):
+            def put(logits, filters, trace):
                 self._set(classes, layout, conditional.mixture_of(logits, filters, common), trace)
+
+            def report(logits, filters, trace):
+                put(logits, filters, trace)
                 return self.callback is not None and self.callback(self, len(trace) - 1)
 
-            logits, filters, trace = conditional.maximise(
+            found = conditional.maximise(
                 *conditional.tempered(by_em, common, w, self.temperature),
                 lambda *where: conditional.objective(*where, problem, workers),
                 common / self.variance_floor,
                 self.max_iter,
                 report,
             )
-        self._set(classes, layout, conditional.mixture_of(logits, filters, common), trace)
+        put(*found)
         return self
 
     def log_joint(self, X):
@@ -153,20 +135,17 @@ class DiscriminativeGMM(OfImages, ClassifierMixin, BayesRule, BaseEstimator):
     @property
     def weights_(self):
         """Joint weights of class and component, (C, K)."""
-        check_is_fitted(self)
-        return self.mixture_.weights_.reshape(len(self.classes_), -1)
+        return self._by_class("weights_")
 
     @property
     def spectra_(self):
         """Power spectra of components, (C, K, H, W//2 + 1)."""
-        check_is_fitted(self)
-        return self._by_class(self.mixture_.spectra_)
+        return self._by_class("spectra_")
 
     @property
     def filters_(self):
         """Power spectra of the whitening filters, (C, K, H, W//2 + 1)."""
-        check_is_fitted(self)
-        return self._by_class(self.mixture_.filters_)
+        return self._by_class("filters_")
 
     _array_names = ("classes", "weights", "spectra", "objectives", "image_shape")
 
@@ -178,13 +157,10 @@ class DiscriminativeGMM(OfImages, ClassifierMixin, BayesRule, BaseEstimator):
                 f"save needs classes that are numbers; got {self.classes_.tolist()}. Fit on numbers, as "
                 "numpy.unique(y, return_inverse=True) makes them, and keep the names elsewhere."
             )
-        arrays = {
-            "classes": self.classes_.astype(np.float64 if self.classes_.dtype.kind == "f" else np.int64),
-            "weights": self.mixture_.weights_,
-            "spectra": self.mixture_.spectra_,
-            "objectives": self.objectives_,
-            "image_shape": np.array(self.image_shape_),
-        }
+        dtype = np.float64 if self.classes_.dtype.kind == "f" else np.int64
+        arrays = {"classes": self.classes_.astype(dtype), "objectives": self.objectives_}
+        arrays |= {"weights": self.mixture_.weights_, "spectra": self.mixture_.spectra_}
+        arrays["image_shape"] = np.array(self.image_shape_)
         return _contents.settings(self, n_components=self.weights_.shape[1]), arrays
 
     @classmethod
@@ -214,10 +190,9 @@ class DiscriminativeGMM(OfImages, ClassifierMixin, BayesRule, BaseEstimator):
         _checks.positive(self.temperature, "temperature")
         _checks.non_negative(self.shrinkage, "shrinkage")
 
-    def _workers(self, layout):
-        return Workers(self.chunk_size, block_size(math.prod(layout.shape)))
-
-    def _by_class(self, values):
+    def _by_class(self, name):
+        check_is_fitted(self)
+        values = getattr(self.mixture_, name)
         return values.reshape(len(self.classes_), -1, *values.shape[1:])
 
     def _numbered(self, y):
@@ -243,37 +218,19 @@ class DiscriminativeGMM(OfImages, ClassifierMixin, BayesRule, BaseEstimator):
         weights, spectra = [], []
         for label in range(labels.max() + 1):
             rows = labels == label
-            mixture = ConvolutionalGMM(
-                self.n_components,
-                max_iter=self.em_iter,
-                variance_floor=self.variance_floor,
-                random_state=rng,
-                chunk_size=self.chunk_size,
-                tol=0.0,
-            ).fit(X[rows], sample_weight=weight[rows])
+            mixture = self._mixture(self.n_components, max_iter=self.em_iter, random_state=rng, tol=0.0)
+            mixture.fit(X[rows], sample_weight=weight[rows])
             weights.append(weight[rows].sum() / weight.sum() * mixture.weights_)
-            layout = fold(X.shape[1:])
-            spectra.append(steps.given(mixture.learned(), self.n_components, layout, "mixture").spectra)
+            spectra.append(mixture._parameters.spectra)
         return Parameters(np.concatenate(weights), np.concatenate(spectra))
 
+    def _mixture(self, n_components, **settings):
+        shared = {"variance_floor": self.variance_floor, "chunk_size": self.chunk_size}
+        return ConvolutionalGMM(n_components, **shared, **settings)
+
     def _set(self, classes, layout, parameters, objectives):
-        mixture = ConvolutionalGMM(
-            len(parameters.weights), variance_floor=self.variance_floor, chunk_size=self.chunk_size
-        )
-        mixture.weights_, mixture.spectra_ = parameters.weights, unfold(parameters.spectra, layout)
-        mixture.image_shape_, mixture.n_dimensions_ = layout.shape, layout.dimension
-        self.classes_ = classes
-        self.mixture_ = mixture
+        self.classes_, self.mixture_ = classes, self._mixture(len(parameters.weights))
+        self.mixture_._set(layout, parameters)
         self.objectives_ = np.array(objectives)
         self.n_iter_ = len(objectives) - 1
         self.image_shape_ = layout.shape
-
-
-def _one_class_each(y, n_rows):
-    """Return the classes of images as an array (N,)."""
-    y = _checks.array(y, "y")
-    if y.shape != (n_rows,):
-        raise ValueError(f"y must hold the class of each of the {n_rows} images; got shape {y.shape}.")
-    _checks.finite(y, "y")
-    check_classification_targets(y)
-    return y

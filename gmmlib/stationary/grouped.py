@@ -1,35 +1,30 @@
 r"""A mixture of mixtures over groups of images: the images of a group share a top component.
 
-The group is several views or patches of one thing.  Its top component t is drawn once; every image of
-the group then draws a lower component k, whose spectrum s_k all top components share:
+A group, such as patches of one thing, draws its top component t once; each of its images then draws a lower
+component k, whose spectrum s_k all top components share:
 
 .. math:: p(x_1, \ldots, x_G) = \sum_t \pi_t \prod_{g=1}^G \sum_k A_{tk}\, N(x_g; s_k).
 
-The top component explains which lower components come together.  With one image per group there is
-nothing to come together: the sums change places, and what is left is the mixture of the weights
-:math:`\sum_t \pi_t A_{tk}`, whatever :math:`\pi` and A.
-
-So the images of a group are a bag: which of them is the first has no meaning.  Where their order has one,
-each position g gets a table of its own, :math:`A_{gtk}` in place of :math:`A_{tk}`.
+The top component explains which lower components come together; with one image per group what is left is
+the mixture of the weights :math:`\sum_t \pi_t A_{tk}`, whatever :math:`\pi` and A.  The images of a group are
+a bag; where their order has a meaning, each position g has a table of its own, :math:`A_{gtk}`.
 
 EM is exact.  With :math:`u_{ngt} = \sum_k A_{tk} N(x_{ng}; s_k)` the E-step is
 
 - :math:`r_{nt} \propto \pi_t \prod_g u_{ngt}`, the posterior of the top component of a group;
 - :math:`q_{ngtk} = r_{nt} A_{tk} N(x_{ng}; s_k) / u_{ngt}`, that of both components of an image,
 
-and the M-step takes :math:`\pi` from the sums of r, A from those of q over images (those of one position,
-where tables are by position), and s from those of q over t.  No array of N G T K numbers is formed: what is
-needed of q are its sums over t and over n and g, and both are matrix products.
+and the M-step takes :math:`\pi` from the sums of r, A from those of q over images (of one position, where
+tables are by position), and s from those of q over t.  All these sums are matrix products.
 """
 
 from typing import NamedTuple
 
 import numpy as np
-from scipy import fft
 from scipy.special import logsumexp
 
-from gmmlib import _checks, _kernels, posterior
-from gmmlib.spectrum import powers, unfold
+from gmmlib import _checks, posterior
+from gmmlib.spectrum import unfold
 from gmmlib.stationary import steps
 
 UNDERFLOW = 600.0  # nats below which a product of densities over their largest may leave float64
@@ -120,9 +115,8 @@ def posteriors(parameters, density, weight):
     """Posteriors of n groups with weights (n,), from the log densities (n, G, K) of their images."""
     conditionals = parameters.conditionals
     best, scaled, mixed, joint, lost = scaled_densities(parameters, density)
-    evidence = np.empty(len(joint))
-    _kernels.normalise(joint, np.zeros(joint.shape[1]), evidence)
-    top, seen = joint, joint > 0
+    top, evidence = steps.normalised(joint)
+    seen = top > 0
     seen[lost] = False
     share = np.divide(top[:, None], mixed, out=np.zeros_like(mixed), where=seen[:, None])
     by_position = conditionals.ndim == 3
@@ -144,18 +138,11 @@ def _pairs(parameters, density):
         return np.log(parameters.top_weights) + mixed.sum(axis=(0, 2)), np.exp(each - mixed)
 
 
-def normalised(joint):
-    """Posteriors of log joints (n, T), in place; exactly 0 where they are below exp(-40)."""
-    _kernels.normalise(joint, np.zeros(joint.shape[1]), np.empty(len(joint)))
-    return joint
-
-
 def e_step(parameters, density, P, weight):
     """Statistics of n groups of log densities (n, G, K) and powers P (n, G, F), or None: no power then."""
     evidence, top, lower, pairs = posteriors(parameters, density, weight)
-    if P is None:
-        power = np.zeros(())
-    else:
+    power = np.zeros(())
+    if P is not None:
         lower *= weight[:, None, None]
         power = lower.reshape(-1, lower.shape[2]).T @ P.reshape(-1, P.shape[2])
     return Statistics(weight @ top, pairs, power, weight @ evidence, weight.sum())
@@ -184,9 +171,7 @@ def draw(parameters, layout, top, n_views, rng):
     upto = upto.swapaxes(0, 1)[top] if upto.ndim == 3 else upto[top][:, None]
     height = rng.random((len(upto), n_views, 1)) * upto[..., -1:]
     lower = (upto <= height).sum(axis=2)
-    noise = fft.rfft2(rng.standard_normal((*lower.shape, *layout.shape)))
-    deviation = np.sqrt(unfold(parameters.spectra, layout))
-    return fft.irfft2(noise * deviation[lower], s=layout.shape), lower
+    return steps.noise(unfold(parameters.spectra, layout), lower, layout.shape, rng), lower
 
 
 def flat_weights(top_weights, conditionals):
@@ -198,18 +183,8 @@ def flat_weights(top_weights, conditionals):
 def random_top(flat, density, rows, n_top, rng, by_position=False):
     """Start each top component halfway between the lower components of one group and those of all.
 
-    Parameters
-    ----------
-    flat : gmmlib.stationary.steps.Parameters
-        A mixture of single images.
-    density : callable
-        Indices of groups (n,) to the log densities (n, G, K) of their images.
-    rows : ndarray of int
-        The groups to choose from.
-    n_top : int
-    rng : Generator
-    by_position : bool
-        Each table from the image at its own position of the group.
+    `density` makes log densities (n, G, K) of the indices of groups, which are chosen from `rows`; `flat` are
+    `steps.Parameters` of single images.
     """
     chosen = rng.choice(rows, n_top, replace=False)
     with np.errstate(divide="ignore"):
@@ -244,22 +219,11 @@ def given(mapping, n_top, n_components, layout, name, n_views=None):
     return Parameters(arrays["top_weights"], arrays["conditionals"], spectra)
 
 
-def powers_of_groups(X, layout):
-    """Distinct powers (n, G, F) of groups of images (n, G, H, W)."""
-    return powers(X.reshape(-1, *X.shape[2:]), layout).reshape(*X.shape[:2], -1)
-
-
-def all_powers(X, layout, workers):
-    """Powers (N, G, F) of all groups."""
-    out = np.empty((*X.shape[:2], len(layout.bins)))
-    return workers.fill(lambda rows: powers_of_groups(X[rows], layout), out)
-
-
 def densities(X, spectra, layout):
     """Rows of groups (N, G, H, W) to the log densities (n, G, K) of their images."""
 
     def of(rows):
-        values = log_densities(spectra, powers_of_groups(X[rows], layout), layout.multiplicity)
+        values = log_densities(spectra, steps.powers_of(X[rows], layout), layout.multiplicity)
         _checks.log_joints(values.min(axis=1), rows.start)  # every image of the group needs a density
         return values
 
@@ -268,13 +232,9 @@ def densities(X, spectra, layout):
 
 def lower_posteriors(parameters, X, layout, workers):
     """Posteriors (N, G, K) of the lower components of images in groups (N, G, H, W)."""
-    density = densities(X, parameters.spectra, layout)
-
-    def lower(rows):
-        values = density(rows)
-        return posteriors(parameters, values, np.ones(len(values))).lower
-
-    return workers.fill(lower, np.empty((*X.shape[:2], len(parameters.spectra))))
+    density, weight = densities(X, parameters.spectra, layout), np.ones(len(X))
+    out = np.empty((*X.shape[:2], len(parameters.spectra)))
+    return workers.fill(lambda rows: posteriors(parameters, density(rows), weight[rows]).lower, out)
 
 
 def start(model, P, weight, layout):
@@ -287,7 +247,7 @@ def start(model, P, weight, layout):
     views, view_weight = P.reshape(-1, P.shape[2]), np.repeat(weight, P.shape[1])
     if not hasattr(init, "keys"):
         _checks.enough_rows(view_weight, n_components)
-    flat = steps.start(views, view_weight, layout, init, n_components, model.variance_floor, rng)
+    flat = steps.start(model, views, view_weight, layout, rng)
 
     def density(groups):
         return log_densities(flat.spectra, P[groups], layout.multiplicity)
@@ -299,19 +259,19 @@ def e_steps(P, weight, layout, workers, fixed_spectra):
     """Parameters to (statistics, the parameters themselves) and the mean log-likelihood."""
     known = None
 
-    def densities(parameters, rows):
-        return log_densities(parameters.spectra, P[rows], layout.multiplicity)
-
     def run(parameters):
         nonlocal known
+
+        def densities(rows):
+            return log_densities(parameters.spectra, P[rows], layout.multiplicity)
+
         if fixed_spectra and known is None:  # the same at every iteration
-            shape = (*P.shape[:2], len(parameters.spectra))
-            known = workers.fill(lambda rows: densities(parameters, rows), np.empty(shape))
+            known = workers.fill(densities, np.empty((*P.shape[:2], len(parameters.spectra))))
 
         def statistics(rows):
-            if known is not None:
+            if fixed_spectra:
                 return e_step(parameters, known[rows], None, weight[rows])
-            return e_step(parameters, densities(parameters, rows), P[rows], weight[rows])
+            return e_step(parameters, densities(rows), P[rows], weight[rows])
 
         total = workers.sum(statistics, len(P))
         return (total, parameters), total.log_likelihood / total.weight

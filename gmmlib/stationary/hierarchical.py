@@ -5,17 +5,16 @@ import math
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from gmmlib import _checks, _contents, storage
+from gmmlib import _checks
 from gmmlib.base import Mixture, Scoring
 from gmmlib.em.batches import Additive
 from gmmlib.em.workers import Workers, block_size
-from gmmlib.spectrum import fold, unfold
+from gmmlib.spectrum import unfold
 from gmmlib.stationary import grouped, steps
+from gmmlib.stationary.spectral import Filtering
 
-LEARNED = ("top_weights", "conditionals", "spectra")
 
-
-class HierarchicalGMM(steps.Spectral, Additive, Mixture):
+class HierarchicalGMM(Filtering, Additive, Mixture):
     """Mixture of top components over groups of images, each a mixture of shared stationary Gaussians.
 
     Parameters
@@ -25,19 +24,16 @@ class HierarchicalGMM(steps.Spectral, Additive, Mixture):
     n_top : int
         Top components T.
     by_position : bool
-        Each position of a group has a table of its own: all groups then have the G images of the fit, and
-        their order counts.  Otherwise one table serves all positions, and a group is a bag of images.
-    zero_mean_patches : bool
-        The images had their own mean removed: leave out the zero frequency.
-    variance_floor : float
-        No variance is let below it, in squared grey levels.
+        Each position of a group has a table of its own: all groups have the G images of the fit, in an
+        order that counts.  Otherwise one table serves all, and a group is a bag of images.
     fixed_spectra : bool
-        Learn the top layer alone and leave the spectra of the start as they are: training from the
-        bottom up.
+        Learn the top layer alone, on the spectra of the start: training from the bottom up.
     init : "random_from_data" or mapping
         Where EM starts: from randomly chosen images and groups; from a mixture of single images
         ``{"weights": (K,), "spectra": (K, H, W//2 + 1)}`` and randomly chosen groups; or from
         ``{"top_weights": (T,), "conditionals": (T, K) or (G, T, K), "spectra": (K, H, W//2 + 1)}``.
+    zero_mean_patches, variance_floor
+        As in `ConvolutionalGMM`.
     max_iter, tol, n_init, random_state, callback, progress, chunk_size
         As in `gmmlib.base.LearnedByEM`.
 
@@ -46,17 +42,11 @@ class HierarchicalGMM(steps.Spectral, Additive, Mixture):
     top_weights_ : ndarray, (T,)
     conditionals_ : ndarray, (T, K), or (G, T, K) by position
         Weights of the lower components under each top component.
-    spectra_ : ndarray, (K, H, W//2 + 1)
-        As those of `ConvolutionalGMM`.
     weights_ : ndarray, (K,)
-        Weights of the lower components for one image, ``top_weights_ @ conditionals_``, which by position
-        is the mean over positions.
-    image_shape_ : (int, int)
-        H and W.
-    n_dimensions_ : int
-        Dimensions that the density counts for each image, as in `ConvolutionalGMM`.
-    log_likelihoods_, converged_, n_iter_
-        As in `gmmlib.base.LearnedByEM`.
+        Weights of the lower components for one image, ``top_weights_ @ conditionals_``; by position, its
+        mean over positions.
+    spectra_, filters_, image_shape_, n_dimensions_, log_likelihoods_, converged_, n_iter_
+        As in `ConvolutionalGMM`, of each image.
     """
 
     def __init__(
@@ -102,7 +92,7 @@ class HierarchicalGMM(steps.Spectral, Additive, Mixture):
     def _fit(self, X, weight):
         layout = steps.layout_of(X.shape[2:], self.zero_mean_patches)
         with self._workers(X) as workers:
-            P = grouped.all_powers(X, layout, workers)
+            P = steps.all_powers(X, layout, workers)
             views = P.reshape(-1, P.shape[2]), np.repeat(weight, P.shape[1])
             steps.check_variance(*views, layout, self.variance_floor)
             self._run_em(
@@ -118,7 +108,7 @@ class HierarchicalGMM(steps.Spectral, Additive, Mixture):
         parameters, layout = self._parameters, self._layout
 
         def of(rows):
-            P = grouped.powers_of_groups(X[rows], layout)
+            P = steps.powers_of(X[rows], layout)
             density = grouped.log_densities(parameters.spectra, P, layout.multiplicity)
             return grouped.e_step(parameters, density, None if self.fixed_spectra else P, weight[rows])
 
@@ -139,7 +129,9 @@ class HierarchicalGMM(steps.Spectral, Additive, Mixture):
 
         return Scoring(len(X), len(self.top_weights_), log_joint, self._workers(X))
 
-    _posteriors = staticmethod(grouped.normalised)
+    @staticmethod
+    def _posteriors(joint):
+        return steps.normalised(joint)[0]
 
     def n_parameters(self):
         """Free parameters: weights of both layers, and the distinct powers of each spectrum."""
@@ -159,22 +151,10 @@ class HierarchicalGMM(steps.Spectral, Additive, Mixture):
             return grouped.lower_posteriors(self._parameters, X, self._layout, workers)
 
     def sample(self, n_samples=1, random_state=None, n_views=None):
-        """Draw groups.
+        """Draw groups, of 2 images unless `n_views` says otherwise; by position always those of the fit.
 
-        Parameters
-        ----------
-        n_samples : int
-        random_state : int, Generator, RandomState or None
-        n_views : int, optional
-            Images in each group: 2 unless said otherwise; by position always those of the fit.
-
-        Returns
-        -------
-        X : ndarray, (n_samples, n_views, H, W)
-        top : ndarray, (n_samples,)
-            The top component of each group.
-        lower : ndarray, (n_samples, n_views)
-            The lower component of each image.
+        Returns X (n_samples, n_views, H, W), the top component (n_samples,) of each group, and the lower
+        component (n_samples, n_views) of each image.
         """
         check_is_fitted(self)
         n_samples = _checks.positive_integer(n_samples, "n_samples")
@@ -191,29 +171,8 @@ class HierarchicalGMM(steps.Spectral, Additive, Mixture):
         n_views, rng = _views(n_views, self.conditionals_), _checks.generator(random_state)
         return grouped.draw(self._parameters, self._layout, labels, n_views, rng)[0]
 
-    _array_names = (*LEARNED, "log_likelihoods", "converged", "n_iter", "image_shape")
-
-    def to_arrays(self):
-        """Settings and arrays that make the fitted model again."""
-        check_is_fitted(self)
-        arrays = {name: np.asarray(getattr(self, f"{name}_")) for name in self._array_names}
-        arrays |= {name: arrays[name].astype(int) for name in ("converged", "n_iter")}
-        held = {"n_top": len(self.top_weights_), "n_components": len(self.spectra_)}
-        held |= {"by_position": self.conditionals_.ndim == 3, "zero_mean_patches": self._leaves_out()}
-        return _contents.settings(self, **held), arrays
-
-    @classmethod
-    def from_arrays(cls, settings, arrays, where):
-        """The inverse of `to_arrays`; errors say `where` the arrays come from."""
-        model = _contents.model(cls, settings)
-        shape = storage.image_shape(arrays["image_shape"], arrays, where)
-        layout = fold(shape, zero_frequency=not model.zero_mean_patches)
-        sides = model.n_top, model.n_components
-        n_views = max([1, *arrays["conditionals"].shape[:1]]) if model.by_position else None
-        model._set(layout, grouped.given(arrays, *sides, layout, where, n_views))
-        _contents.whole_plane(arrays["spectra"], model.spectra_, f"{where}['spectra']")
-        model.log_likelihoods_, model.converged_, model.n_iter_ = _contents.run(arrays, where)
-        return model
+    _learned = ("top_weights", "conditionals", "spectra")
+    _array_names = (*_learned, "log_likelihoods", "converged", "n_iter", "image_shape")
 
     @property
     def weights_(self):
@@ -236,23 +195,36 @@ class HierarchicalGMM(steps.Spectral, Additive, Mixture):
         _checks.truth(self.fixed_spectra, "fixed_spectra")
 
     def _data(self, X, reset=False):
-        if reset:
-            return _groups(X)
-        check_is_fitted(self)
-        return _groups(X, self.image_shape_, self.conditionals_)
+        """Checked groups of images (N, G, H, W), with one image per table by position."""
+        if not reset:
+            check_is_fitted(self)
+        X = _checks.array(X, "X")
+        if X.ndim != 4:
+            raise ValueError(
+                f"X must hold groups of images in an array of shape (N, G, H, W); got shape {X.shape}. "
+                "Single images (N, H, W) are groups of one: X[:, None]."
+            )
+        images = X.reshape(X.shape[0] * X.shape[1], *X.shape[2:])
+        _checks.images(images, shape=None if reset else self.image_shape_)
+        if not reset and self.conditionals_.ndim == 3 and len(self.conditionals_) != X.shape[1]:
+            raise ValueError(
+                f"X must hold groups of {len(self.conditionals_)} images, one per position of the fit; got "
+                f"{X.shape[1]}. Pass whole groups, or fit with by_position=False."
+            )
+        return X
 
     def _workers(self, X):
         chunk_size = _checks.positive_integer(self.chunk_size, "chunk_size")
         n_views = X.shape[1]
         return Workers(max(1, chunk_size // n_views), block_size(n_views * math.prod(X.shape[2:])))
 
-    @property
-    def _parameters(self):
-        """The learned parameters, folded: what is set by hand counts from then on."""
-        learned = {name: getattr(self, f"{name}_") for name in LEARNED}
-        sides = len(self.top_weights_), len(self.spectra_)
-        n_views = len(self.conditionals_) if self.conditionals_.ndim == 3 else None
-        return grouped.given(learned, *sides, self._layout, "the fitted model", n_views)
+    def _held(self):
+        held = {"n_top": len(self.top_weights_), "n_components": len(self.spectra_)}
+        return held | {"by_position": self.conditionals_.ndim == 3, "zero_mean_patches": self._leaves_out()}
+
+    def _given(self, mapping, layout, name, settings):
+        n_views = max([1, *np.shape(mapping["conditionals"])[:1]]) if settings["by_position"] else None
+        return grouped.given(mapping, settings["n_top"], settings["n_components"], layout, name, n_views)
 
     def _set(self, layout, parameters):
         self.image_shape_ = layout.shape
@@ -269,20 +241,3 @@ def _views(n_views, conditionals):
     if held not in (None, n_views):
         raise ValueError(f"n_views must be {held}, the positions of the fit, or left out; got {n_views}.")
     return n_views
-
-
-def _groups(X, shape=None, conditionals=None):
-    """Return checked groups of images (N, G, H, W), with one image per table by position."""
-    X = _checks.array(X, "X")
-    if X.ndim != 4:
-        raise ValueError(
-            f"X must hold groups of images in an array of shape (N, G, H, W); got shape {X.shape}. "
-            "Single images (N, H, W) are groups of one: X[:, None]."
-        )
-    _checks.images(X.reshape(X.shape[0] * X.shape[1], *X.shape[2:]), shape=shape)
-    if conditionals is not None and conditionals.ndim == 3 and len(conditionals) != X.shape[1]:
-        raise ValueError(
-            f"X must hold groups of {len(conditionals)} images, one per position of the fit; got "
-            f"{X.shape[1]}. Pass whole groups, or fit with by_position=False."
-        )
-    return X

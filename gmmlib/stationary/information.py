@@ -7,8 +7,8 @@ under the posteriors r, over logits of the weights and log spectra theta:
           I = H(\bar r) - \frac1N \sum_n H(r_n) = \frac1N \sum_{nk} r_{nk} \log \frac{r_{nk}}{\bar r_k} ,
           \quad \bar r_k = \frac1N \sum_n r_{nk} .
 
-I is largest, log K nats, where components are equally common and every image belongs to one of them; the
-likelihood is what regularises it.  With :math:`t_{nk} = \log(r_{nk} / \bar r_k)` a log joint counts by
+I is largest, log K nats, where components are equally common and every image belongs to one of them.  With
+:math:`t_{nk} = \log(r_{nk} / \bar r_k)` a log joint counts by
 
 .. math:: G_{nk} = \frac{\partial J}{\partial l_{nk}}
           = \frac{r_{nk}}N \Big( 1 + \lambda \Big[ t_{nk} - \sum_j r_{nj} t_{nj} \Big] \Big) ,
@@ -18,32 +18,22 @@ and since log joints are linear in the powers P,
 .. math:: \frac{\partial J}{\partial \theta_{kf}}
           = \frac{w(f)}2 \Big[ (G^\top P)_{kf} e^{-\theta_{kf}} - \sum_n G_{nk} \Big] .
 
-The mean posterior depends on all images, so their posteriors (N, K) are held at once.
-
-References
-----------
-Krause, Perona and Gomes (2010), NIPS 23, 775-783, who regularise I by the size of a classifier's weights.
+The mean posterior depends on all images, so their posteriors (N, K) are held at once.  Krause, Perona and
+Gomes (2010), NIPS 23, 775-783, regularise I by the size of a classifier's weights; here the likelihood does.
 """
 
 import numpy as np
-from scipy.optimize import minimize
 from scipy.special import log_softmax, xlogy
 
 from gmmlib import _checks, posterior
-from gmmlib.spectrum import fold, powers, unfold
-from gmmlib.stationary import steps
+from gmmlib.spectrum import fold, powers
+from gmmlib.stationary import conditional, steps
 from gmmlib.stationary.convolutional import ConvolutionalGMM
 from gmmlib.stationary.steps import Parameters
 
 
 def information(resp):
-    """Mutual information of image and component, nats, and its gradient (N, K) by log joints.
-
-    Parameters
-    ----------
-    resp : ndarray, (N, K)
-        Posteriors; rows sum to 1.
-    """
+    """Mutual information of image and component, nats, of posteriors (N, K); its gradient by log joints."""
     mean = resp.mean(axis=0)
     terms = xlogy(resp, resp) - xlogy(resp, mean)
     of_image = terms.sum(axis=1)
@@ -53,16 +43,7 @@ def information(resp):
 def objective(logits, log_spectra, P, multiplicity, strength):
     """J, and its gradients by the logits (K,) of the weights and by the log spectra (K, F).
 
-    Parameters
-    ----------
-    logits : ndarray, (K,)
-    log_spectra : ndarray, (K, F)
-    P : ndarray, (N, F)
-        Powers of the images, squared grey levels.
-    multiplicity : ndarray, (F,)
-        How often each power stands in the full plane.
-    strength : float
-        Lambda, in nats of likelihood per nat of information.
+    The images have powers P (N, F) of a `multiplicity` (F,); `strength` is lambda.
     """
     weights = np.exp(log_softmax(logits))
     joint = steps.log_joint(Parameters(weights, np.exp(log_spectra)), P, multiplicity)
@@ -76,15 +57,13 @@ def objective(logits, log_spectra, P, multiplicity, strength):
 
 
 def inform(mixture, X, *, strength=100.0, max_iter=25):
-    """Climb J by L-BFGS from a fitted mixture.
+    """Climb J by L-BFGS from a fitted mixture, which stays as it is.
 
     Parameters
     ----------
     mixture : ConvolutionalGMM
-        Fitted, of images with a mean and with a floor of the variances above 0, which is kept; it is left
-        as it is.
+        Fitted to images with a mean, with a `variance_floor` above 0, which is kept.
     X : array-like, (N, H, W)
-        Images of the size that it was fitted to.
     strength : float
         Lambda, in nats of likelihood per nat of information.
     max_iter : int
@@ -93,14 +72,8 @@ def inform(mixture, X, *, strength=100.0, max_iter=25):
     Returns
     -------
     ConvolutionalGMM
-        With as many components.
     objectives : ndarray, (number of iterations + 1,)
         J at the start and after each iteration, nats per image; it never falls.
-
-    Raises
-    ------
-    ValueError
-        If an argument cannot be used.
     """
     floor = _checks.positive(mixture.variance_floor, "variance_floor")
     _checks.non_negative(strength, "strength")
@@ -109,34 +82,14 @@ def inform(mixture, X, *, strength=100.0, max_iter=25):
     layout = fold(mixture.image_shape_)
     P, n_components = powers(X, layout), len(mixture.weights_)
     start = steps.given(mixture.learned(), n_components, layout, "mixture")
-
-    def unpack(vector):
-        return vector[:n_components], vector[n_components:].reshape(n_components, -1)
-
-    def downhill(vector):
-        value, by_logits, by_spectra = objective(*unpack(vector), P, layout.multiplicity, strength)
-        return -value, -np.concatenate([by_logits, by_spectra.ravel()])
-
-    def after_iteration(intermediate_result):
-        trace.append(-float(intermediate_result.fun))
-
-    # A weight of 0 has no logit.
-    vector = np.log(np.concatenate([np.maximum(start.weights, 1e-12), start.spectra.ravel()]))
-    trace = [-float(downhill(vector)[0])]
-    lowest = np.full(vector.size, np.log(floor))
-    lowest[:n_components] = -np.inf
-    result = minimize(
-        downhill,
-        vector,
-        jac=True,
-        method="L-BFGS-B",
-        bounds=np.stack([lowest, np.full(vector.size, np.inf)], axis=1),
-        callback=after_iteration,
-        options={"maxiter": max_iter},
+    logits, log_spectra, objectives = conditional.maximise(
+        np.log(np.maximum(start.weights, 1e-12)),  # a weight of 0 has no logit
+        np.log(start.spectra),
+        lambda *where: objective(*where, P, layout.multiplicity, strength),
+        np.full(len(layout.bins), np.inf),
+        max_iter,
+        lowest=np.log(floor),
     )
-    logits, log_spectra = unpack(result.x)
     informed = ConvolutionalGMM(n_components, variance_floor=floor)
-    informed.weights_ = np.exp(log_softmax(logits))
-    informed.spectra_ = unfold(np.exp(log_spectra), layout)
-    informed.image_shape_, informed.n_dimensions_ = layout.shape, layout.dimension
-    return informed, np.array(trace)
+    informed._set(layout, Parameters(np.exp(log_softmax(logits)), np.exp(log_spectra)))
+    return informed, objectives

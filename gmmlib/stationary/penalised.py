@@ -1,26 +1,24 @@
 r"""Convolutional mixtures that pay for overlap, or for width: EM with a penalised M-step.
 
-Both maximise the mean log-likelihood less ``strength`` times a penalty of the spectra alone, so the E-step
-is that of `gmmlib.stationary.convolutional` and the M-step maximises, over log spectra theta and with the
-mass R and the mean powers of each component,
+Both maximise the mean log-likelihood less ``strength`` times a penalty of the spectra alone.  The E-step
+stays the same, and the M-step maximises, over log spectra theta,
 
 .. math:: -\sum_{kf} \frac{w(f)}2 \Big[ R_k \theta_{kf} + Q_{kf} e^{-\theta_{kf}} \Big]
           - \text{strength} \cdot \text{penalty}(\theta), \qquad
           R_k = \frac1N \sum_n r_{nk}, \quad Q_{kf} = \frac1N \sum_n r_{nk} P_{nf} .
 
 ``"overlap"``
-    The mean overlap of filters, Bhattacharyya's coefficient over all pairs (`metrics.spectral_overlap` of
-    the filters): with :math:`v_{kf} = \sqrt{w(f) e^{-\theta_{kf}} / \sum_g w(g) e^{-\theta_{kg}}}`, unit
-    vectors, it is :math:`(|\sum_k v_k|^2 - K) / (K (K - 1))`.  `strength` is in nats per image for a whole
-    unit of overlap.  There is no closed form: L-BFGS improves the M-step's objective from the better of
-    the spectra before and those of plain EM, and that is all EM needs to climb.  All pairs count alike,
-    however few images a component has; a strength above what its images gain by it empties a component.
+    The mean overlap of filters, Bhattacharyya's coefficient over all pairs (`metrics.spectral_overlap`): with
+    unit vectors :math:`v_{kf} = \sqrt{w(f) e^{-\theta_{kf}} / \sum_g w(g) e^{-\theta_{kg}}}` it is
+    :math:`(|\sum_k v_k|^2 - K) / (K (K - 1))`.  `strength` is in nats per image for a whole unit of overlap.
+    There is no closed form: L-BFGS improves the M-step's objective from the better of the spectra before and
+    those of plain EM, which is all EM needs to climb.  All pairs count alike, so a strength above what a
+    component's images gain by it empties that component.
 ``"band"``
     :math:`\frac1{2K} \sum_{kf} w(f) |\theta_{kf} - \theta_{0f}|`, a Laplace prior about a common spectrum
-    that is learned too.  A component leaves the common spectrum only where it gains enough by that: in its
-    band.  The M-step is exact.  At strength t and equal weights, a component above the common spectrum is
-    EM's divided by 1 + t, one below it EM's divided by 1 - t, and whatever these do not reach is on it; so
-    strengths from 0 to 1 make sense.
+    that is learned too: a component leaves it only in its band, where it gains enough by that.  The M-step
+    is exact.  At strength t and equal weights, a component above the common spectrum is EM's divided by
+    1 + t, one below it EM's divided by 1 - t, the rest is on it; so strengths from 0 to 1 make sense.
 """
 
 import numpy as np
@@ -105,21 +103,17 @@ class PenalisedGMM(ConvolutionalGMM):
     penalty : {"overlap", "band"}
         See `gmmlib.stationary.penalised`.
     strength : float
-        Of the penalty; 0 is `ConvolutionalGMM`.
-    zero_mean_patches, variance_floor, init, and those of `gmmlib.base.LearnedByEM`
-        As in `ConvolutionalGMM`.
+        Of the penalty; 0 is `ConvolutionalGMM`, which has the other parameters.
 
     Attributes
     ----------
     objectives_ : ndarray, (number of iterations + 1,)
-        The objective, mean log-likelihood less penalty, in nats per image: it never falls, unless a
-        component lost all its images and was re-initialised, which warns.  `score` has no penalty in it.
+        Mean log-likelihood less penalty, nats per image: it never falls, unless a component was
+        re-initialised, which warns.  `score` has no penalty in it.
     common_spectrum_ : ndarray, (H, W//2 + 1)
         The spectrum from which components deviate, squared grey levels: their median.
     bands_ : ndarray of bool, (K, H, W//2 + 1)
         Where each component does; with the penalty on overlap this says little.
-
-    Others are as in `ConvolutionalGMM`.
     """
 
     _trace = "objectives_"
@@ -176,8 +170,7 @@ class PenalisedGMM(ConvolutionalGMM):
     @property
     def bands_(self):
         """Where each component leaves the common spectrum, (K, H, W//2 + 1)."""
-        common = self.common_spectrum_
-        return self.spectra_ != common
+        return self.spectra_ != self.common_spectrum_
 
     def _e_step(self, parameters, P, weight, layout, workers, algorithm):
         total, log_likelihood = super()._e_step(parameters, P, weight, layout, workers, algorithm)

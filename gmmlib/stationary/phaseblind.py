@@ -6,22 +6,18 @@ over the F distinct powers (see `gmmlib.spectrum`) times uniform phases is a den
 
 .. math:: p(x) = p_P(P_1, \dots, P_F) \prod_{f: w(f) = 2} \frac{1}{2\pi} \prod_{f: w(f) = 1} \sqrt{P_f} .
 
-For the real orthonormal Fourier basis turns an image without changing volume.  A frequency with a mirror
-image owns two of its coordinates, of squared length 2P: a ring between P and P + dP has the area
-2 pi dP.  A frequency that is its own mirror image owns one coordinate, :math:`\pm\sqrt P`, which two
-intervals of length :math:`dP / (2 \sqrt P)` share.
+The real orthonormal Fourier basis changes no volume.  A frequency with a mirror image owns two coordinates,
+of squared length 2P: a ring between P and P + dP has the area 2 pi dP.  One that is its own mirror image owns
+one, :math:`\pm\sqrt P`: two intervals of length :math:`dP / (2 \sqrt P)`.
 
 Amplitudes, in units of their mean m, are mapped onto all real numbers, as a Gaussian needs,
 
 .. math:: y_f = \sqrt{w(f)}\, m_f \big[ u + a \log(1 - e^{-u / a}) \big], \qquad u = \sqrt{P_f} / m_f,
 
-close to the amplitude itself where u is above the softness a, and to its logarithm below.  Then y is turned
-to its principal axes, which changes no volume.  Its leading coordinates have a mixture of Gaussians with
-full covariances; each of the others is an independent Gaussian.  Densities of different classes of images
-share one `Frame`, in which all but the mixture is the same for all.
-
-An amplitude of 0 has no logarithm; those below `LEAST` of their mean are rounding of the transform, and are
-taken to be there.
+close to the amplitude itself where u is above the softness a, and to its logarithm below; amplitudes below
+`LEAST` of their mean are rounding, and taken to be there.  Then y is turned to its principal axes.  Its
+leading coordinates have a mixture of Gaussians with full covariances; each of the others is an independent
+Gaussian.  Densities of several classes of images share a `Frame`: all but the mixture.
 """
 
 from typing import NamedTuple
@@ -32,14 +28,15 @@ from sklearn.utils.validation import check_is_fitted
 
 from gmmlib import _checks, _contents, storage
 from gmmlib.base import Mixture, OfImages
+from gmmlib.em.loop import record
 from gmmlib.em.workers import Workers
 from gmmlib.full.estimator import FullGMM
-from gmmlib.spectrum import fold, powers, unfold
+from gmmlib.spectrum import fold, unfold
+from gmmlib.stationary import steps
 
 ROWS_AT_ONCE = 2048  # images transformed at a time by one thread
 LEAST = 1e-9  # of a mean amplitude
 TINY = 1e-150  # squares of what is above it do not vanish, and those of what is below 1 / TINY are finite
-FRAME_ARRAYS = ("scale", "centre", "axes", "rest", "softness")
 
 
 def softplus_inverse(u, softness):
@@ -79,32 +76,23 @@ class Frame(NamedTuple):
 
 
 def frame(X, n_axes=None, *, softness=0.1, sample_weight=None):
-    """Learn the coordinates of amplitude spectra from images.
+    """Learn a `Frame`, coordinates of amplitude spectra, from images (N, H, W) of all classes to be compared.
 
-    Parameters
-    ----------
-    X : array-like, (N, H, W)
-        Real images, of all classes that are to be compared.
-    n_axes : int, optional
-        Principal axes D that a mixture is to describe; by default all F.
-    softness : float
-        Where the map of amplitudes turns from linear to logarithmic, in units of the mean amplitude.
-    sample_weight : array-like, (N,), optional
-
-    Returns
-    -------
-    Frame
-
-    Raises
-    ------
-    ValueError
-        If an argument or the data cannot be used; the text says which and what to do.
+    A mixture is to describe `n_axes` principal axes, all F by default; the map of amplitudes turns from
+    linear to logarithmic at `softness`, in units of the mean amplitude.  ValueError if an argument or the
+    data cannot be used.
     """
     softness = _checks.positive(softness, "softness")
     X = _checks.images(X)
     weight = _checks.sample_weight(sample_weight, len(X))
     layout = fold(X.shape[1:])
-    n_axes = _checked_axes(n_axes, len(layout.bins))
+    most = len(layout.bins)
+    n_axes = most if n_axes is None else _checks.positive_integer(n_axes, "n_axes")
+    if n_axes > most:
+        raise ValueError(
+            f"n_axes must be at most {most}, the number of distinct frequencies; got {n_axes}. "
+            "Leave it out to take all."
+        )
     amplitudes = _amplitudes(X, layout)
     scale = weight @ amplitudes / weight.sum()
     _check_scale(scale, layout)
@@ -121,34 +109,19 @@ def frame(X, n_axes=None, *, softness=0.1, sample_weight=None):
 
 
 def coordinates(X, frame):
-    """Split images into what a mixture describes and what is the same for all classes.
+    """Split images (N, H, W), of the size that the frame was learned from, or ValueError.
 
-    Parameters
-    ----------
-    X : array-like, (N, H, W)
-    frame : Frame
-
-    Returns
-    -------
-    lead : ndarray, (N, D)
-        Leading coordinates, grey levels.
-    common : ndarray, (N,)
-        Log density of pixels less that of `lead`, nats: the Gaussians along the other axes, and the volume.
-
-    Raises
-    ------
-    ValueError
-        If the images are not of the size that the frame was learned from.
+    Returns the leading coordinates (N, D), grey levels, which a mixture describes; and the log density of
+    pixels less theirs, (N,) nats, the same for all classes: the Gaussians along the other axes, and the
+    volume.
     """
     X = _checks.images(X)
     layout = fold(X.shape[1:])
-    checked = _checked_frame(frame, layout)
-    u, rotated = _rotated(X, layout, checked)
-    trailing = rotated[:, checked.n_axes :]
-    of_rest = -0.5 * (trailing**2 @ (1 / checked.rest) + np.log(2 * np.pi * checked.rest).sum())
-    return rotated[:, : checked.n_axes], of_rest + log_volume(
-        u, checked.scale, layout.multiplicity, checked.softness
-    )
+    scale, centre, axes, rest, softness = _checked_frame(frame, layout)
+    u, y = _spread(_amplitudes(X, layout), scale, layout.multiplicity, softness)
+    lead, trailing = np.split((y - centre) @ axes, [frame.n_axes], axis=1)
+    of_rest = -0.5 * (trailing**2 @ (1 / rest) + np.log(2 * np.pi * rest).sum())
+    return lead, of_rest + log_volume(u, scale, layout.multiplicity, softness)
 
 
 class PhaseBlindGMM(OfImages, Mixture):
@@ -159,8 +132,8 @@ class PhaseBlindGMM(OfImages, Mixture):
     n_components : int
         Components K.
     frame : Frame, optional
-        Coordinates of the amplitudes, such as `frame` learns from the images of all classes; by default
-        those of the images that are fitted, with all axes.
+        Coordinates of the amplitudes, as `frame` learns them from the images of all classes; by default from
+        those that are fitted, with all axes.
     reg_covar : float
         Ridge on the covariances of the leading coordinates, squared grey levels.
     max_iter, tol, init, n_init, random_state, callback, progress
@@ -169,13 +142,10 @@ class PhaseBlindGMM(OfImages, Mixture):
     Attributes
     ----------
     mixture_ : FullGMM
-        The mixture over the leading coordinates, (N, D); the density of pixels is its own times a factor
-        that no parameter changes.
-    log_likelihoods_, converged_, n_iter_
-        As in `gmmlib.base.LearnedByEM`.
+        The mixture over the leading coordinates (N, D).
     frame_ : Frame
-    image_shape_ : (int, int)
-        H and W.
+    image_shape_, log_likelihoods_, converged_, n_iter_
+        As in `ConvolutionalGMM`.
     """
 
     def __init__(
@@ -226,21 +196,6 @@ class PhaseBlindGMM(OfImages, Mixture):
         """Mixing weights, (K,)."""
         return self.mixture_.weights_
 
-    @property
-    def log_likelihoods_(self):
-        """Mean log-likelihood in nats per image at the start and after each iteration."""
-        return self.mixture_.log_likelihoods_ + self._common
-
-    @property
-    def converged_(self):
-        """Whether `tol` stopped the run."""
-        return self.mixture_.converged_
-
-    @property
-    def n_iter_(self):
-        """Iterations run."""
-        return self.mixture_.n_iter_
-
     def n_parameters(self):
         """Free parameters of the mixture over the leading coordinates."""
         check_is_fitted(self)
@@ -257,32 +212,26 @@ class PhaseBlindGMM(OfImages, Mixture):
         noise = fft.rfft2(rng.standard_normal((n_samples, *self.image_shape_)), norm="ortho")
         return fft.irfft2(noise / np.abs(noise) * amplitudes, s=self.image_shape_, norm="ortho")
 
-    _array_names = ("image_shape", "common", *FRAME_ARRAYS, *FullGMM.array_names())
+    _array_names = ("image_shape", "common", *Frame._fields, *FullGMM.array_names())
 
     def to_arrays(self):
         """Settings and arrays that make the fitted model again."""
         check_is_fitted(self)
         arrays = {"image_shape": np.array(self.image_shape_), "common": np.array(self._common)}
-        arrays |= {name: np.asarray(getattr(self.frame_, name)) for name in FRAME_ARRAYS}
+        arrays |= {name: np.asarray(getattr(self.frame_, name)) for name in Frame._fields}
         return _contents.settings(self), arrays | self.mixture_.to_arrays()[1]
 
     @classmethod
     def from_arrays(cls, settings, arrays, where):
         """The inverse of `to_arrays`; errors say `where` the arrays come from."""
         layout = fold(storage.image_shape(arrays["image_shape"], arrays, where))
-        learned = {name: arrays[name].astype(np.float64, copy=False) for name in FRAME_ARRAYS}
+        learned = {name: arrays[name].astype(np.float64, copy=False) for name in Frame._fields}
         coords = _checked_frame(Frame(**learned | {"softness": float(arrays["softness"])}), layout, where)
-        if (
-            np.abs(coords.axes.T @ coords.axes - np.eye(len(coords.axes))).max() > 1e-6
-            or coords.rest.ndim != 1
-        ):
+        excess = np.abs(coords.axes.T @ coords.axes - np.eye(len(coords.axes))).max()
+        if excess > 1e-6 or coords.rest.ndim != 1:
             raise ValueError(f"{where}['axes'] must be orthonormal columns. Save the model again.")
         model = _contents.model(cls, settings, frame=coords)
-        mixture = FullGMM.from_arrays(
-            _contents.settings(model._unfitted_mixture()),
-            {name: arrays[name] for name in FullGMM.array_names()},
-            where,
-        )
+        mixture = FullGMM.from_arrays(_contents.settings(model._unfitted_mixture()), arrays, where)
         if mixture.means_.shape[1] != coords.n_axes:
             raise ValueError(f"{where}['means'] must have {coords.n_axes} columns.")
         common = _checks.parameter(arrays["common"], f"{where}['common']", ())
@@ -302,21 +251,14 @@ class PhaseBlindGMM(OfImages, Mixture):
         self._unfitted_mixture()._check_settings()
 
     def _unfitted_mixture(self):
-        return FullGMM(
-            self.n_components,
-            max_iter=self.max_iter,
-            tol=self.tol,
-            reg_covar=self.reg_covar,
-            init=self.init,
-            random_state=self.random_state,
-            progress=self.progress,
-        )
+        shared = "n_components", "max_iter", "tol", "reg_covar", "init", "random_state", "progress"
+        return FullGMM(**{name: getattr(self, name) for name in shared})
 
     def _set(self, layout, frame, mixture, common):
         self._common = common  # mean log density of pixels less that of the leading coordinates, nats
-        self.image_shape_ = layout.shape
-        self.frame_ = frame
-        self.mixture_ = mixture
+        self.image_shape_, self.frame_, self.mixture_ = layout.shape, frame, mixture
+        record(self, mixture.log_likelihoods_ + common, mixture.converged_)
+        self.n_iter_ = mixture.n_iter_
 
     def _by_chunk(self, X, function, *, per_component=False, dtype=np.float64, everything=True):
         """One chunk after another: the threads are inside, in the coordinates and in the mixture."""
@@ -333,8 +275,8 @@ class PhaseBlindGMM(OfImages, Mixture):
 
 def _amplitudes(X, layout):
     with Workers(ROWS_AT_ONCE, ROWS_AT_ONCE) as workers:
-        out = np.empty((len(X), len(layout.bins)))
-        return workers.fill(lambda rows: np.sqrt(powers(X[rows], layout)), out)
+        P = steps.all_powers(X, layout, workers)
+    return np.sqrt(P, out=P)
 
 
 def _spread(amplitudes, scale, multiplicity, softness):
@@ -343,26 +285,8 @@ def _spread(amplitudes, scale, multiplicity, softness):
     return u, np.sqrt(multiplicity) * scale * softplus_inverse(u, softness)
 
 
-def _rotated(X, layout, frame):
-    """Relative amplitudes u and coordinates along the axes, (N, F) each."""
-    u, y = _spread(_amplitudes(X, layout), frame.scale, layout.multiplicity, frame.softness)
-    return u, (y - frame.centre) @ frame.axes
-
-
-def _checked_axes(n_axes, most):
-    if n_axes is None:
-        return most
-    if _checks.positive_integer(n_axes, "n_axes") > most:
-        raise ValueError(
-            f"n_axes must be at most {most}, the number of distinct frequencies; got {n_axes}. "
-            "Leave it out to take all."
-        )
-    return n_axes
-
-
 def _checked_frame(given, layout, where=None):
-    name = "frame" if where is None else where
-    size = len(layout.bins)
+    name, size = where or "frame", len(layout.bins)
     if not isinstance(given, Frame):
         raise ValueError(f"{name} must be a Frame, as gmmlib.phaseblind.frame makes it; got {given!r}.")
     shapes = given.scale.shape, given.centre.shape, given.axes.shape
@@ -378,7 +302,7 @@ def _checked_frame(given, layout, where=None):
 
 def _check_range(given, must, remedy):
     """Refuse a frame whose numbers have no squares in float64."""
-    numbers = np.concatenate([np.ravel(values) for values in given])
+    numbers = np.hstack([np.ravel(values) for values in given])
     positive = np.concatenate([given.scale, given.rest, [given.softness]])
     if not ((np.abs(numbers) < 1 / TINY).all() and (positive > TINY).all()):
         raise ValueError(

@@ -7,11 +7,10 @@ and EM needs nothing of an image but its distinct powers P (N, F):
 - M-step: ``s[k, f] = sum_n r[n, k] P[n, f] / sum_n r[n, k]``, one more.
 """
 
-import math
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.utils.validation import check_is_fitted
+from scipy import fft
 
 from gmmlib import _checks, posterior
 from gmmlib.spectrum import fold, powers
@@ -81,9 +80,9 @@ def m_step(statistics, variance_floor):
 
 
 def revive(parameters, variance_floor):
-    """Re-initialise each empty component by splitting the heaviest one into two of unlike contrast.
+    """Split the heaviest component into two of unlike contrast for each empty one.
 
-    Returns the parameters and the indices of the components that were empty.
+    Returns the parameters, and the indices of what was empty.
     """
     empty = np.flatnonzero(parameters.weights <= EMPTY)
     if not len(empty):
@@ -109,27 +108,38 @@ def random_start(P, multiplicity, n_components, weight, variance_floor, rng):
 
 def given(mapping, n_components, layout, name):
     """Check and fold the weights and half-plane spectra of a caller or a file."""
-    height, width = layout.shape
-    expected = {"weights": (n_components,), "spectra": (n_components, height, width // 2 + 1)}
-    arrays = {}
-    for key, shape in expected.items():
-        if key not in mapping:
-            raise ValueError(f'{name} must hold "weights" and "spectra"; got {sorted(mapping)}.')
-        arrays[key] = _checks.parameter(mapping[key], f"{name}[{key!r}]", shape)
-    weights = arrays["weights"]
-    # Contiguous, as EM's own are: BLAS sums in another order otherwise.
-    spectra = np.ascontiguousarray(arrays["spectra"].reshape(n_components, -1)[:, layout.bins])
-    _checks.mixing_weights(weights, f"{name}['weights']")
+    parameters = folded(mapping, n_components, layout, name)
+    spectra = parameters.spectra
     if not ((spectra > 0) & (spectra < np.inf)).all():
         raise ValueError(
             f"{name}['spectra'] must be positive and finite; got {spectra.min():g} to {spectra.max():g}."
         )
+    return parameters
+
+
+def folded(mapping, n_components, layout, name):
+    """What `given` returns, with spectra of any sign."""
+    if not {"weights", "spectra"} <= set(mapping):
+        raise ValueError(f'{name} must hold "weights" and "spectra"; got {sorted(mapping)}.')
+    height, width = layout.shape
+    weights = _checks.parameter(mapping["weights"], f"{name}['weights']", (n_components,))
+    shape = n_components, height, width // 2 + 1
+    spectra = _checks.parameter(mapping["spectra"], f"{name}['spectra']", shape)
+    # Contiguous, as EM's own are: BLAS sums in another order otherwise.
+    spectra = np.ascontiguousarray(spectra.reshape(n_components, -1)[:, layout.bins])
+    _checks.mixing_weights(weights, f"{name}['weights']")
     return Parameters(weights, spectra)
 
 
 def all_powers(X, layout, workers):
-    """Powers (N, F) of all images."""
-    return workers.fill(lambda rows: powers(X[rows], layout), np.empty((len(X), len(layout.bins))))
+    """Powers (N, F) of all images, or (N, G, F) of all groups of images."""
+    out = np.empty((*X.shape[:-2], len(layout.bins)))
+    return workers.fill(lambda rows: powers_of(X[rows], layout), out)
+
+
+def powers_of(X, layout):
+    """Distinct powers (..., F) of images (..., H, W)."""
+    return powers(X.reshape(-1, *X.shape[-2:]), layout).reshape(*X.shape[:-2], -1)
 
 
 def expected(parameters):
@@ -150,16 +160,20 @@ def statistics(parameters, P, weight, layout, workers, algorithm=None):
     return workers.sum(of, len(P))
 
 
-def start(P, weight, layout, init, n_components, variance_floor, random_state):
-    """Parameters from which EM starts, as `init` says."""
-    if isinstance(init, str) and init == "random_from_data":
-        rng = _checks.generator(random_state)
-        return random_start(P, layout.multiplicity, n_components, weight, variance_floor, rng)
+def start(model, P, weight, layout, random_state):
+    """Parameters from which EM starts on powers (N, F), as the model's `init` says."""
+    init, n_components = model.init, model.n_components
     if hasattr(init, "keys"):
         return given(init, n_components, layout, "init")
-    raise ValueError(
-        f'init must be "random_from_data" or a mapping with "weights" and "spectra"; got {init!r}.'
-    )
+    check_random(init, '"weights" and "spectra"')
+    rng = _checks.generator(random_state)
+    return random_start(P, layout.multiplicity, n_components, weight, model.variance_floor, rng)
+
+
+def check_random(init, names):
+    """Refuse an `init` that is neither a mapping with these names nor "random_from_data"."""
+    if not isinstance(init, str) or init != "random_from_data":
+        raise ValueError(f'init must be "random_from_data" or a mapping with {names}; got {init!r}.')
 
 
 def layout_of(shape, zero_mean_patches):
@@ -168,6 +182,13 @@ def layout_of(shape, zero_mean_patches):
     if layout.dimension == 0:
         raise ValueError("X must hold images of at least 2 pixels with zero_mean_patches; got 1 x 1.")
     return layout
+
+
+def normalised(joint):
+    """Posteriors, in place, and log-likelihoods (n,) of contiguous log joints (n, K)."""
+    evidence = np.empty(len(joint))
+    posterior.normalise(joint, np.zeros(joint.shape[1]), evidence)
+    return joint, evidence
 
 
 def check_variance(P, weight, layout, variance_floor):
@@ -199,19 +220,8 @@ def check_positive(parameters):
         )
 
 
-class Spectral:
-    """Estimators whose components are the power spectra `spectra_`; the zero frequency may be left out."""
-
-    @property
-    def filters_(self):
-        """Power spectra of the whitening filters, (K, H, W//2 + 1)."""
-        check_is_fitted(self)
-        return np.divide(1.0, self.spectra_, out=np.zeros_like(self.spectra_), where=self.spectra_ > 0)
-
-    @property
-    def _layout(self):
-        return fold(self.image_shape_, zero_frequency=not self._leaves_out())
-
-    def _leaves_out(self):
-        """Whether the zero frequency is left out."""
-        return self.n_dimensions_ < math.prod(self.image_shape_)
+def noise(spectra, labels, shape, rng):
+    """Draw an image from each of the half-plane spectra `labels`, of any shape: (*labels.shape, H, W)."""
+    # White noise shaped by the square root of the spectrum has exactly the circulant covariance.
+    white = fft.rfft2(rng.standard_normal((*labels.shape, *shape)))
+    return fft.irfft2(white * np.sqrt(spectra)[labels], s=shape)

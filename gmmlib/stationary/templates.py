@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import fft
 
-from gmmlib import _checks, _kernels, posterior
+from gmmlib import _checks, posterior
 from gmmlib.em.workers import Workers
 from gmmlib.spectrum import powers, unfold
 from gmmlib.stationary import steps
@@ -74,23 +74,19 @@ class Bank(NamedTuple):
 def window(shape, max_shift=None):
     """List the shifts by at most `max_shift` pixels along each axis; None means all H W of them."""
     if max_shift is None:
-        return Window(*(np.arange(side) for side in shape))
-    return Window(*(np.arange(-max_shift, max_shift + 1) % side for side in shape))
+        return Window(*map(np.arange, shape))
+    most = (min(shape) - 1) // 2
+    valid = isinstance(max_shift, (int, np.integer)) and not isinstance(max_shift, bool)
+    if not valid or not 0 <= max_shift <= most:
+        raise ValueError(
+            f"max_shift must be an integer from 0 to {most} for images of {shape[0]} x {shape[1]} "
+            f"pixels, so that no shift occurs twice; got {max_shift!r}. None allows all shifts."
+        )
+    return Window(*(np.arange(-int(max_shift), int(max_shift) + 1) % side for side in shape))
 
 
 def shifted(images, shifts):
-    """Move images around the torus.
-
-    Parameters
-    ----------
-    images : ndarray, (N, H, W)
-    shifts : ndarray of int, (N, 2)
-        Pixels down and to the right; ``-shifts`` moves them back.
-
-    Returns
-    -------
-    ndarray, (N, H, W)
-    """
+    """Move images (N, H, W) around the torus by shifts (N, 2), integers of pixels down and to the right."""
     n, height, width = images.shape
     row = (np.arange(height) - shifts[:, :1]) % height
     column = (np.arange(width) - shifts[:, 1:]) % width
@@ -98,19 +94,10 @@ def shifted(images, shifts):
 
 
 def register(images, reference):
-    """Find the circular shift at which each image correlates most with a reference.
+    """Find the circular shift at which each image (N, H, W) correlates most with a reference (H, W).
 
-    Parameters
-    ----------
-    images : ndarray, (N, H, W)
-    reference : ndarray, (H, W)
-
-    Returns
-    -------
-    shifts : ndarray of int, (N, 2)
-        ``shifted(images, shifts)`` lies on the reference.
-    correlation : ndarray, (N,)
-        Pearson's coefficient of the pixels at that shift.
+    Returns the shifts (N, 2), such that ``shifted(images, shifts)`` lies on the reference, and Pearson's
+    coefficient of the pixels there, (N,).
     """
     images, reference = _checks.images(images, "images"), _checks.images(reference[None], "reference")[0]
     images, reference = images.astype(np.float64, copy=False), reference.astype(np.float64, copy=False)
@@ -156,15 +143,14 @@ def e_step(bank, X, weight):
     X = np.asarray(X, dtype=np.float64)
     z, P = fft.rfft2(X, norm="ortho"), powers(X, bank.layout)
     resp = log_joints(bank, z, P)
-    evidence = normalise(resp.reshape(len(X), -1))
+    _, evidence = steps.normalised(resp.reshape(len(X), -1))
     mass = resp.sum(axis=2) * weight[:, None]
     transform = np.zeros(bank.kernels.shape, dtype=complex)
     for k in np.flatnonzero(mass.any(axis=0)):
         rows = np.flatnonzero(mass[:, k])
         share = np.zeros((len(rows), *bank.layout.shape))
-        share[:, bank.window.rows[:, None], bank.window.columns] = resp[rows, k].reshape(
-            len(rows), len(bank.window.rows), -1
-        )
+        places = bank.window.rows[:, None], bank.window.columns
+        share[:, *places] = resp[rows, k].reshape(len(rows), len(bank.window.rows), -1)
         share *= weight[rows, None, None]
         # The conjugate moves each image back by the shifts its posteriors name.
         transform[k] = np.einsum("nhw,nhw->hw", z[rows], fft.rfft2(share, overwrite_x=True).conj())
@@ -174,8 +160,8 @@ def e_step(bank, X, weight):
 def m_step(statistics, layout, variance_floor, noise="stationary"):
     """Parameters of the largest expected log joint among those with no variance below the floor.
 
-    For any spectrum the best template is the mean of the images shifted back; the power that is left
-    about it is then the best spectrum, and for white noise the average of that over all frequencies.
+    For any spectrum the best template is the mean of the images shifted back; the best spectrum is then the
+    power left about it, and for white noise the average of that over all frequencies.
     """
     mass, transform, power, _, weight = statistics
     held = np.where(mass > 0, mass, 1.0)
@@ -187,10 +173,7 @@ def m_step(statistics, layout, variance_floor, noise="stationary"):
 
 
 def revive(parameters, variance_floor):
-    """Re-initialise each empty component by splitting the heaviest one into two of unlike noise.
-
-    Returns the parameters and the indices of the components that were empty.
-    """
+    """Split the heaviest component into two of unlike noise for each empty one: see `steps.revive`."""
     means, heavy = parameters.means.copy(), parameters.weights.copy()
     convolved = steps.Parameters(parameters.weights, parameters.spectra)
     (weights, spectra), empty = steps.revive(convolved, variance_floor)
@@ -211,49 +194,33 @@ def random_start(X, layout, n_components, weight, variance_floor, noise, rng):
     spectra = np.maximum(mean / weight.sum(), variance_floor)[None]
     if noise == "white":
         spectra = level(spectra, layout)
-    return Parameters(
-        np.full(n_components, 1 / n_components),
-        np.asarray(X[chosen], dtype=np.float64),
-        np.repeat(spectra, n_components, axis=0),
-    )
+    weights, means = np.full(n_components, 1 / n_components), np.asarray(X[chosen], dtype=np.float64)
+    return Parameters(weights, means, np.repeat(spectra, n_components, axis=0))
 
 
 def start(model, X, weight, layout):
     """Parameters from which EM starts, as the model's `init` says."""
-    init, floor = model.init, model.variance_floor
-    if isinstance(init, str) and init == "random_from_data":
-        rng = _checks.generator(model.random_state)
-        parameters = random_start(X, layout, model.n_components, weight, floor, model.noise, rng)
-        steps.check_positive(parameters)
-        return parameters
+    init, n_components = model.init, model.n_components
     if hasattr(init, "keys"):
-        return given(init, model.n_components, layout, "init")
-    raise ValueError(
-        f'init must be "random_from_data" or a mapping with "weights", "means" and "spectra"; got {init!r}.'
-    )
+        return given(init, n_components, layout, "init")
+    steps.check_random(init, '"weights", "means" and "spectra"')
+    rng = _checks.generator(model.random_state)
+    parameters = random_start(X, layout, n_components, weight, model.variance_floor, model.noise, rng)
+    steps.check_positive(parameters)
+    return parameters
 
 
 def given(mapping, n_components, layout, name):
     """Check weights, templates and half-plane spectra of a caller or a file, and fold the spectra."""
-    height, width = layout.shape
-    shapes = {
-        "weights": (n_components,),
-        "means": (n_components, height, width),
-        "spectra": (n_components, height, width // 2 + 1),
-    }
-    arrays = {}
-    for key, shape in shapes.items():
-        if key not in mapping:
-            raise ValueError(f'{name} must hold "weights", "means" and "spectra"; got {sorted(mapping)}.')
-        arrays[key] = _checks.parameter(mapping[key], f"{name}[{key!r}]", shape)
-        _checks.finite(arrays[key], f"{name}[{key!r}]")
-    weights = arrays["weights"]
-    _checks.mixing_weights(weights, f"{name}['weights']")
-    # Contiguous, as EM's own are: BLAS sums in another order otherwise.
-    spectra = np.ascontiguousarray(arrays["spectra"].reshape(n_components, -1)[:, layout.bins])
+    if not {"weights", "means", "spectra"} <= set(mapping):
+        raise ValueError(f'{name} must hold "weights", "means" and "spectra"; got {sorted(mapping)}.')
+    means = _checks.parameter(mapping["means"], f"{name}['means']", (n_components, *layout.shape))
+    weights, spectra = steps.folded(mapping, n_components, layout, name)
+    for key in ("means", "spectra"):  # at every frequency, also where folding leaves its mirror image
+        _checks.finite(np.asarray(mapping[key]), f"{name}[{key!r}]")
     if not (spectra > 0).all():
         raise ValueError(f"{name}['spectra'] must be positive; got {spectra.min():g}.")
-    return Parameters(weights, arrays["means"], spectra)
+    return Parameters(weights, means, spectra)
 
 
 def packed(statistics):
@@ -266,17 +233,17 @@ def unpacked(arrays):
     return Statistics(**arrays)._replace(transform=arrays["transform"].view(np.complex128))
 
 
+def packed_shapes(n_components, layout):
+    """Shapes of what `packed` returns, by name."""
+    height, width = layout.shape
+    transform = n_components, height, 2 * (width // 2 + 1)
+    return {"mass": (n_components,), "power": (n_components, len(layout.bins)), "transform": transform}
+
+
 def workers(n_components, window):
     """Workers that hold the log joints of a block of images under each component and shift."""
     size = max(1, TRIPLES // (n_components * window.size))
     return Workers(size, size)
-
-
-def normalise(joint):
-    """Turn contiguous log joints (n, m) into posteriors in place; return the evidence of each row, (n,)."""
-    evidence = np.empty(len(joint))
-    _kernels.normalise(joint, np.zeros(joint.shape[1]), evidence)
-    return evidence
 
 
 def level(spectra, layout):
