@@ -88,6 +88,9 @@ CHECKED = {
     "GenerativeClassifier of images": OfRows(GenerativeClassifier(ConvolutionalGMM(1, max_iter=2, tol=0.0))),
     "GenerativeClassifier of rows": GenerativeClassifier(FullGMM(1)),
     "HierarchicalGMM": OfRows(HierarchicalGMM(2, 2, max_iter=3, random_state=0, tol=0.0)),
+    "HierarchicalGMM, by position": OfRows(
+        HierarchicalGMM(2, 2, by_position=True, max_iter=3, random_state=0, tol=0.0)
+    ),
     "PenalisedGMM": OfRows(PenalisedGMM(2, max_iter=3, random_state=0, tol=0.0)),
     "PhaseBlindGMM": OfRows(PhaseBlindGMM(2, max_iter=3, random_state=0)),
     "StackedGMM of images": OfRows(StackedGMM([LOWEST, FullGMM(1)])),
@@ -102,6 +105,7 @@ EXPECTED = {
     "ConvolutionalGMM": BY_DRAWING | OF_TWO,
     "FullGMM": BY_DRAWING,
     "HierarchicalGMM": BY_DRAWING | OF_TWO,
+    "HierarchicalGMM, by position": BY_DRAWING | OF_TWO,
     "PenalisedGMM": BY_DRAWING | OF_TWO,
     "PhaseBlindGMM": BY_DRAWING | OF_TWO,
     "StackedGMM of images": OF_TWO,
