@@ -132,7 +132,7 @@ class LearnedByEM(Stored):
 
     Attributes
     ----------
-    log_likelihoods_ : ndarray, (n_iter_ + 1,)
+    log_likelihoods_ : ndarray, (iterations + 1,)
         Mean log-likelihood in nats per row at the start and after each iteration; after `partial_fit` that
         of each batch before its step.
     converged_ : bool
