@@ -19,9 +19,10 @@ from gmmlib.em.loop import Saved, record, warn_of_empty
 from gmmlib.em.workers import Workers, block_size
 from gmmlib.spectrum import fold, multiplicity, powers, unfold
 from gmmlib.stationary import steps
+from gmmlib.stationary.windows import OfWindows
 
 
-class ConvolutionalGMM(steps.Spectral, Additive, Online, OfImages, Mixture):
+class ConvolutionalGMM(steps.Spectral, OfWindows, Additive, Online, OfImages, Mixture):
     """Gaussian mixture with circulant covariances, fitted to images by EM in the Fourier domain.
 
     Parameters
