@@ -137,9 +137,9 @@ def window_powers(images, stride, cosine, sine, rows, columns, out):
 
     The stride is (s, t), windows are h x w, and f stands for the frequency v = rows[f], u = columns[f], where
     `columns` rises.  `cosine` and `sine` are those of 2 pi a b / h and of 2 pi a b / w, scaled as the
-    transform is, in pairs.  Sums over the columns of a window are shared by the windows above each other; down
-    a column of windows the image is modulated once, which changes phases alone, and each sum comes from the
-    one before it.
+    transform is, in pairs.  Sums over the columns of a window are shared by the windows above each other;
+    down a column of windows the image is modulated once, which changes phases alone, and each sum comes from
+    the one before it.
     """
     (cos_y, cos_x), (sin_y, sin_x) = cosine, sine
     h, w = cos_y.shape[0], cos_x.shape[0]

@@ -83,7 +83,7 @@ class OfRows(BaseEstimator):
 
 
 LOWEST = ConvolutionalGMM(2, max_iter=2, random_state=0, tol=0.0)
-OF_ROWS = PatchLayer(LOWEST, side=(1, 2), pooling="sum", random_state=0)
+OF_ROWS = PatchLayer(LOWEST, side=1, pooling="sum", random_state=0)
 CHECKED = {
     "ConvolutionalGMM": OfRows(ConvolutionalGMM(2, max_iter=3, random_state=0, tol=0.0)),
     "ConvolutionalStack": OfRows(ConvolutionalStack([OF_ROWS], FullGMM(1))),

@@ -1,22 +1,15 @@
 """Convolutional stacks: layers of patches, pooled and stacked, with densities of the last codes on top."""
 
-from collections.abc import Sequence
-
-import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin, clone, is_classifier
+from sklearn.base import BaseEstimator, TransformerMixin, clone
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from gmmlib import _checks, posterior
 from gmmlib.base import OfImages, Stored
-from gmmlib.compose import stack_files
+from gmmlib.compose import stack_files, stacking
 from gmmlib.compose.numbered import Numbered
-from gmmlib.compose.patch_layer import PatchLayer
-from gmmlib.compose.principal_axes import principal_axes, project
 
-AXES_ROWS = 10_000  # codes that the axes are of, at most: some hundred megabytes
 SEEDS = 2**32  # seeds of layers and of the top lie below it
-TOP_METHODS = ("fit", "log_joint", "predict", "predict_proba", "predict_log_proba")
 
 
 class ConvolutionalStack(Numbered, OfImages, Stored, TransformerMixin, BaseEstimator):
@@ -92,13 +85,14 @@ class ConvolutionalStack(Numbered, OfImages, Stored, TransformerMixin, BaseEstim
             If a setting, a layer, the top or the data cannot be used.  Where a layer or the top refuses what
             it is handed, a note names it.
         """
-        self._check_settings()
+        stacking.check_settings(self)
         X = self._data(X, reset=True)
         weight = _checks.sample_weight(sample_weight, len(X))
-        self._check_labels(X, y)
+        stacking.check_labels(self.top, X, y)
         seeded, rng = self._seeded()
-        layers, axes = seeded._fitted_layers(X, weight, rng)
-        top = seeded._fitted_top(layers, axes, X, y, weight)
+        layers = stacking.fitted_layers(seeded.layers, X, weight)
+        axes = stacking.axes_of_codes(layers, X, weight, self.n_axes, self.whiten, rng)
+        top = stacking.fitted_top(seeded.top, layers, axes, X, y, weight)
         self.layers_, self.axes_, self.image_shape_ = layers, axes, X.shape[1:]
         self._set_top(top)
         return self
@@ -108,19 +102,20 @@ class ConvolutionalStack(Numbered, OfImages, Stored, TransformerMixin, BaseEstim
 
         So layers see all images, and a classifier those that have labels.  Arguments are those of `fit`.
         """
-        self._check_settings()
+        stacking.check_settings(self)
         X = self._data(X)
         weight = _checks.sample_weight(sample_weight, len(X))
-        self._check_labels(X, y)
-        self._set_top(self._seeded()[0]._fitted_top(self.layers_, self.axes_, X, y, weight))
+        stacking.check_labels(self.top, X, y)
+        top = self._seeded()[0].top
+        self._set_top(stacking.fitted_top(top, self.layers_, self.axes_, X, y, weight))
         return self
 
     def transform(self, X):
         """Codes of images, (N, cells K): the cells of the last layer, flattened."""
         check_is_fitted(self)
-        return self._codes(self._data(X), self.layers_, None)
+        return stacking.codes(self._data(X), self.layers_)
 
-    def maps(self, X, layer):
+    def maps(self, X, layer=0):
         """Codes of all patches of a layer, (N, rows, columns, K), before they are pooled.
 
         Parameters
@@ -134,7 +129,7 @@ class ConvolutionalStack(Numbered, OfImages, Stored, TransformerMixin, BaseEstim
         if isinstance(layer, bool) or layer not in range(len(self.layers_)):
             raise ValueError(f"layer must be an integer from 0 to {len(self.layers_) - 1}; got {layer!r}.")
         below = self.layers_[:layer]
-        cells = self._codes(X, below, None).reshape(len(X), *self.layers_[layer].map_shape_)
+        cells = stacking.codes(X, below).reshape(len(X), *self.layers_[layer].map_shape_)
         return self.layers_[layer].maps(cells)
 
     def log_joint(self, X):
@@ -184,7 +179,7 @@ class ConvolutionalStack(Numbered, OfImages, Stored, TransformerMixin, BaseEstim
     def to_arrays(self):
         """Settings and arrays that make the fitted stack again."""
         check_is_fitted(self)
-        self._check_settings()
+        stacking.check_settings(self)
         return stack_files.to_arrays(self)
 
     @classmethod
@@ -198,7 +193,7 @@ class ConvolutionalStack(Numbered, OfImages, Stored, TransformerMixin, BaseEstim
         learned, own = stack_files.from_arrays(settings, arrays, where)
         layers, top = learned["layers_"], learned.get("top_")
         stack = cls([clone(layer) for layer in layers], None if top is None else clone(top), **own)
-        stack._check_settings()
+        stacking.check_settings(stack)
         vars(stack).update(learned)
         return stack
 
@@ -213,69 +208,6 @@ class ConvolutionalStack(Numbered, OfImages, Stored, TransformerMixin, BaseEstim
             tags.target_tags = top.target_tags
         return tags
 
-    def _fitted_layers(self, X, weight, rng):
-        """Fitted clones of the layers, and the axes of the last one's codes."""
-        layers, shape = [], (*X.shape[1:], 1)
-        for number, layer in enumerate(self.layers):
-            layer = clone(layer)
-            try:
-                if not layers:
-                    layer.check_settings()
-                    workers = layer.workers(shape)
-                with workers:
-                    layer.fit_streamed(self._maps(X, layers), shape, weight, workers)
-            except BaseException as error:
-                error.add_note(
-                    f"This is about layers[{number}], counted from the lowest, 0; the stack is as before."
-                )
-                raise
-            layers.append(layer)
-            shape = layer.cell_shape_
-        if self.n_axes is None:
-            return layers, None
-        counted = np.flatnonzero(weight)
-        if len(counted) > AXES_ROWS:
-            counted = np.sort(rng.choice(counted, AXES_ROWS, replace=False))
-        codes = self._codes(X[counted], layers, None)
-        with workers:  # for the digits of products and of axes not to depend on the threads of BLAS
-            return layers, principal_axes(codes, weight[counted], self.n_axes, self.whiten)
-
-    def _fitted_top(self, layers, axes, X, y, weight):
-        """A fitted clone of the top, or None."""
-        if self.top is None:
-            return None
-        try:
-            labels = (y,) if is_classifier(self.top) else ()
-            return clone(self.top).fit(self._codes(X, layers, axes), *labels, sample_weight=weight)
-        except BaseException as error:
-            error.add_note("This is about the top, on the code of the last layer; the stack is as before.")
-            raise
-
-    def _maps(self, X, layers):
-        """A function of a slice of rows to the maps that the layer above `layers` takes."""
-        encoders = [layer.encoder() for layer in layers]
-
-        def maps(rows):
-            found = X[rows][..., None]
-            for encode in encoders:
-                found = encode(found)
-            return found
-
-        return maps
-
-    def _codes(self, X, layers, axes):
-        """Codes of images through the layers, (N, cells K), or their coordinates along the axes."""
-        maps = self._maps(X, layers)
-        if not layers:
-            return X.reshape(len(X), -1)
-        width = np.prod(layers[-1].cell_shape_) if axes is None else axes.basis.shape[1]
-
-        def code(rows):
-            return project(axes, maps(rows).reshape(rows.stop - rows.start, -1))
-
-        with layers[0].workers(layers[0].map_shape_) as workers:
-            return workers.fill(code, np.empty((len(X), width)))
-
     def _of_top(self, method, X, *others):
         check_is_fitted(self)
         X = self._data(X)
@@ -283,7 +215,7 @@ class ConvolutionalStack(Numbered, OfImages, Stored, TransformerMixin, BaseEstim
             raise ValueError(
                 f"top must be a fitted model for {method}; got none. Pass one to the stack and call fit_top."
             )
-        return getattr(self.top_, method)(self._codes(X, self.layers_, self.axes_), *others)
+        return getattr(self.top_, method)(stacking.codes(X, self.layers_, self.axes_), *others)
 
     def _set_top(self, top):
         vars(self).pop("top_", None)
@@ -298,34 +230,3 @@ class ConvolutionalStack(Numbered, OfImages, Stored, TransformerMixin, BaseEstim
             own = {name for name in twin.get_params() if name.endswith("__random_state")}
             twin.set_params(**{name: int(rng.integers(SEEDS)) for name in sorted(own)})
         return twin, rng
-
-    def _check_labels(self, X, y):
-        if self.top is not None and is_classifier(self.top):
-            if y is None:
-                raise ValueError(
-                    "y must hold a class for each row of X with a classifier on top; got None. Pass labels, "
-                    "or take a mixture as top."
-                )
-            if np.shape(y)[:1] != X.shape[:1]:
-                raise ValueError(
-                    f"y must hold a class for each of the {len(X)} rows of X; got shape {np.shape(y)}."
-                )
-
-    def _check_settings(self):
-        _checks.settings(self)
-        _checks.truth(self.whiten, "whiten")
-        _checks.random_state(self.random_state)
-        if self.n_axes is not None:
-            _checks.positive_integer(self.n_axes, "n_axes")
-        good = isinstance(self.layers, Sequence) and len(self.layers) > 0
-        if not good or not all(isinstance(layer, PatchLayer) for layer in self.layers):
-            raise ValueError(
-                f"layers must be a sequence of at least one PatchLayer, the lowest first; got "
-                f"{self.layers!r}. A single layer goes into a list."
-            )
-        lacking = [method for method in TOP_METHODS if not hasattr(self.top, method)]
-        if self.top is not None and (lacking or isinstance(self.top, type)):
-            raise ValueError(
-                f"top must be None or a model with the methods {', '.join(TOP_METHODS)}; got {self.top!r}. "
-                "Pass an unfitted one such as GenerativeClassifier(FullGMM(8)) or FullGMM(10)."
-            )

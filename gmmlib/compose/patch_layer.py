@@ -136,14 +136,13 @@ class PatchLayer(TransformerMixin, BaseEstimator):
         ValueError
             If a setting or the maps cannot be used, or no patch is left.
         """
-        self.check_settings()
+        patches.check_settings(self)
         X = patches.maps(X)
         weight = _checks.sample_weight(sample_weight, len(X))
-        with self.workers(X.shape[1:]) as workers:
-            self.fit_streamed(lambda rows: X[rows], X.shape[1:], weight, workers)
+        self.fit_streamed(lambda rows: X[rows], X.shape[1:], weight)
         return self
 
-    def fit_streamed(self, below, shape, weight, workers):
+    def fit_streamed(self, below, shape, weight):
         """Fit to maps that are made block by block, and never kept.
 
         Parameters
@@ -152,14 +151,14 @@ class PatchLayer(TransformerMixin, BaseEstimator):
             A slice of rows to their maps (n, H, W, channels).
         shape : (H, W, channels)
         weight : ndarray, (N,)
-        workers : gmmlib.em.workers.Workers
         """
-        self.check_settings()
+        patches.check_settings(self)
         grid = self.grid(shape)
         rng = _checks.generator(self.random_state)
         counted = np.flatnonzero(weight)
         places = patches.draw(rng, counted, grid.n_places, self.n_patches)
-        found = patches.gather(below, places, len(weight), grid, workers)
+        with self.workers(shape) as workers:
+            found = patches.gather(below, places, len(weight), grid, workers)
         varies = patches.varying(found, self.min_std)
         if not varies.any():
             raise ValueError(
@@ -172,7 +171,8 @@ class PatchLayer(TransformerMixin, BaseEstimator):
             found = found - found.mean(axis=1, keepdims=True)
         axes = None
         if self.n_axes is not None:
-            axes = principal_axes(found, of_patch, self.n_axes, self.whiten)
+            with self.workers(shape):  # BLAS with one thread, for the digits not to depend on them
+                axes = principal_axes(found, of_patch, self.n_axes, self.whiten)
         rows = patches.rows_for(self.mixture, found, axes, grid)
         # All before anything is learned, so that a refusal leaves the layer as it was.
         self.mixture_ = clone(self.mixture).fit(rows, sample_weight=of_patch)
@@ -256,32 +256,3 @@ class PatchLayer(TransformerMixin, BaseEstimator):
         n_cells = None if n_cells is None else cells.pair(n_cells, "cells")
         window = None if window is None else cells.pair(window, "window")
         return n_cells, window, self.encoding, float(self.inverse_temperature), self.pooling
-
-    def check_settings(self):
-        """Refuse settings that cannot be used."""
-        lacking = [name for name in ("fit", "log_joint") if not hasattr(self.mixture, name)]
-        if lacking or isinstance(self.mixture, type):
-            raise ValueError(
-                f"mixture must be an estimator with fit and log_joint; got {self.mixture!r}. Pass an "
-                "unfitted one such as ConvolutionalGMM(32)."
-            )
-        _checks.settings(self)
-        _checks.one_of(self.padding, "padding", patches.PADDINGS)
-        _checks.one_of(self.encoding, "encoding", cells.ENCODINGS)
-        _checks.one_of(self.pooling, "pooling", cells.POOLINGS)
-        _checks.non_negative(self.min_std, "min_std")
-        _checks.truth(self.remove_mean, "remove_mean")
-        _checks.truth(self.whiten, "whiten")
-        _checks.positive(self.inverse_temperature, "inverse_temperature")
-        _checks.positive_integer(self.n_patches, "n_patches")
-        _checks.random_state(self.random_state)
-        if self.n_axes is not None:
-            _checks.positive_integer(self.n_axes, "n_axes")
-        if self.encoding == "log_odds" and self.pooling == "sqrt":
-            raise ValueError(
-                'pooling must be "sum" or "max" with encoding="log_odds", which may be negative; got "sqrt".'
-            )
-        if self.cells is None and self.window is not None:
-            raise ValueError(
-                f"window needs cells, how many windows there are; got window={self.window!r} and cells=None."
-            )

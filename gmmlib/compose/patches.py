@@ -181,3 +181,33 @@ def scorer(layer, grid):
         return mixture.log_joint(rows_for(mixture, found, layer.axes_, grid)), places
 
     return score
+
+
+def check_settings(layer):
+    """Refuse settings of a layer that cannot be used."""
+    lacking = [name for name in ("fit", "log_joint") if not hasattr(layer.mixture, name)]
+    if lacking or isinstance(layer.mixture, type):
+        raise ValueError(
+            f"mixture must be an estimator with fit and log_joint; got {layer.mixture!r}. Pass an "
+            "unfitted one such as ConvolutionalGMM(32)."
+        )
+    _checks.settings(layer)
+    _checks.one_of(layer.padding, "padding", PADDINGS)
+    _checks.one_of(layer.encoding, "encoding", cells.ENCODINGS)
+    _checks.one_of(layer.pooling, "pooling", cells.POOLINGS)
+    _checks.non_negative(layer.min_std, "min_std")
+    _checks.truth(layer.remove_mean, "remove_mean")
+    _checks.truth(layer.whiten, "whiten")
+    _checks.positive(layer.inverse_temperature, "inverse_temperature")
+    _checks.positive_integer(layer.n_patches, "n_patches")
+    _checks.random_state(layer.random_state)
+    if layer.n_axes is not None:
+        _checks.positive_integer(layer.n_axes, "n_axes")
+    if layer.encoding == "log_odds" and layer.pooling == "sqrt":
+        raise ValueError(
+            'pooling must be "sum" or "max" with encoding="log_odds", which may be negative; got "sqrt".'
+        )
+    if layer.cells is None and layer.window is not None:
+        raise ValueError(
+            f"window needs cells, how many windows there are; got window={layer.window!r} and cells=None."
+        )

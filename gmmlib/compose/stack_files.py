@@ -53,7 +53,7 @@ def from_arrays(settings, arrays, where):
     for number, (entry, mixture) in enumerate(zip(entries, models, strict=False)):
         own = {name: tuple(v) if isinstance(v, list) else v for name, v in entry.items() if name in OF_LAYERS}
         layer = PatchLayer(clone(mixture), **own)
-        layer.check_settings()
+        patches.check_settings(layer)
         layer.mixture_, layer.map_shape_ = mixture, shape
         layer.axes_ = found.get(f"axes{number}")
         layer.n_patches_ = _contents.count(entry["n_patches_"], f"{where}: n_patches_")
