@@ -337,7 +337,9 @@ TEXTS = {
     "side must be one number, or two for rows and columns; got (1, 2, 3).": {"side": (1, 2, 3)},
     "border must be a positive integer; got -1.": {"border": -1},
     'border must be smaller than the map with padding="reflect"; got (9, 9) for maps of 11 x 9. Take a '
-    "smaller border, or another padding.": {"border": 9, "padding": "reflect"},
+    "smaller border, or another padding.": {"border": 9, "side": 10, "padding": "reflect"},
+    "border must be smaller than side=(4, 4), for every patch to hold a part of the map; got (4, 0). Take a "
+    "smaller border.": {"border": (4, 0)},
     'encoding must be "hard", "soft" or "log_odds"; got \'soft max\'.': {"encoding": "soft max"},
     'pooling must be "sum" or "max" with encoding="log_odds", which may be negative; got "sqrt".': {
         "encoding": "log_odds"

@@ -104,10 +104,9 @@ def windows(n_positions, n_cells, window, what):
 
 def cells_of(intervals, n_positions):
     """Of each position along an axis the first cell that holds it, and the one after the last, (n, 2)."""
-    position = np.arange(n_positions)[:, None]
-    inside = (intervals[:, 0] <= position) & (position < intervals[:, 1])
-    first = inside.argmax(axis=1)
-    return np.stack([first, first + inside.sum(axis=1)], axis=1)
+    position = np.arange(n_positions)
+    first = np.searchsorted(intervals[:, 1], position, side="right")
+    return np.stack([first, np.searchsorted(intervals[:, 0], position, side="right")], axis=1)
 
 
 def pooling(counts, cells, window, encoding, inverse_temperature, how):

@@ -171,7 +171,7 @@ class PatchLayer(TransformerMixin, BaseEstimator):
             found = found - found.mean(axis=1, keepdims=True)
         axes = None
         if self.n_axes is not None:
-            with self.workers(shape):  # BLAS with one thread, for the digits not to depend on them
+            with self.workers(shape):  # BLAS has one thread there: its number changes no digit
                 axes = principal_axes(found, of_patch, self.n_axes, self.whiten)
         rows = patches.rows_for(self.mixture, found, axes, grid)
         # All before anything is learned, so that a refusal leaves the layer as it was.

@@ -48,6 +48,11 @@ def grid(shape, side, stride, border, padding):
     """The `Grid` of maps (H, W, channels); ValueError if no whole number of patches fits."""
     side, stride = cells.pair(side, "side"), cells.pair(stride, "stride")
     border = cells.pair(border, "border", _border)
+    if any(b >= s for b, s in zip(border, side, strict=True)):
+        raise ValueError(
+            f"border must be smaller than side={side}, for every patch to hold a part of the map; got "
+            f"{border}. Take a smaller border."
+        )
     counts = cells.count_positions(shape[:2], side, stride, border)
     if padding == "reflect" and any(b >= length for b, length in zip(border, shape, strict=False)):
         raise ValueError(

@@ -10,6 +10,7 @@ from gmmlib.compose.patch_layer import PatchLayer
 from gmmlib.compose.principal_axes import stored
 
 OWN = ("n_axes", "whiten", "chunk_size")  # settings of the stack
+LONGEST_SIDE = 2**14  # of an image of a stack in a file, in pixels
 OF_LAYERS = sorted(set(PatchLayer._get_param_names()) - {"mixture", "random_state"})
 
 
@@ -26,6 +27,7 @@ def to_arrays(stack):
         if axes is not None:
             arrays |= {f"{name}.mean": axes.mean, f"{name}.basis": axes.basis}
     settings = {name: getattr(stack, name) for name in OWN}
+    settings["n_axes"] = None if stack.axes_ is None else stack.axes_.basis.shape[1]
     return settings | {"image_shape": stack.image_shape_, "layers": layers, "models": entries}, arrays
 
 
@@ -48,7 +50,10 @@ def from_arrays(settings, arrays, where):
         for name in (f"axes{number}" for number in (*range(n_layers), "top"))
         if f"{name}.mean" in arrays
     }
-    height, width = (_contents.count(side, f"{where}['image_shape']") for side in settings["image_shape"])
+    height, width = (
+        _contents.count(side, f"{where}['image_shape']", most=LONGEST_SIDE)
+        for side in settings["image_shape"]
+    )
     shape, layers = (height, width, 1), []
     for number, (entry, mixture) in enumerate(zip(entries, models, strict=False)):
         own = {name: tuple(v) if isinstance(v, list) else v for name, v in entry.items() if name in OF_LAYERS}
@@ -57,7 +62,8 @@ def from_arrays(settings, arrays, where):
         layer.mixture_, layer.map_shape_ = mixture, shape
         layer.axes_ = found.get(f"axes{number}")
         layer.n_patches_ = _contents.count(entry["n_patches_"], f"{where}: n_patches_")
-        _check_rows(layer, layer.grid(shape), f"{where}: layers[{number}]")
+        grid = patches.grid(shape, layer.side, layer.stride, layer.border, layer.padding)
+        _check_rows(layer, grid, f"{where}: layers[{number}]")
         layers.append(layer)
         shape = layer.cell_shape_
     learned = {"layers_": layers, "axes_": found.get("axestop"), "image_shape_": (height, width)}

@@ -27,7 +27,7 @@ def maps_through(X, layers):
 
 
 def codes(X, layers, axes=None):
-    """Cells of images (N, H, W) in the last of fitted layers, (N, cells K), or their coordinates along axes."""
+    """Cells of images (N, H, W) in the last layer, (N, cells K), or their coordinates along axes."""
     if not layers:
         return X.reshape(len(X), -1)
     maps = maps_through(X, layers)
@@ -66,9 +66,7 @@ def axes_of_codes(layers, X, weight, n_axes, whiten, rng):
     if len(counted) > AXES_ROWS:
         counted = np.sort(rng.choice(counted, AXES_ROWS, replace=False))
     found = codes(X[counted], layers)
-    with layers[0].workers(
-        layers[0].map_shape_
-    ):  # BLAS with one thread, for the digits not to depend on them
+    with layers[0].workers(layers[0].map_shape_):  # BLAS has one thread there: its number changes no digit
         return principal_axes(found, weight[counted], n_axes, whiten)
 
 
@@ -90,8 +88,8 @@ def check_labels(top, X, y):
         return
     if y is None:
         raise ValueError(
-            "y must hold a class for each row of X with a classifier on top; got None. Pass labels, or take a "
-            "mixture as top."
+            "y must hold a class for each row of X with a classifier on top; got None. Pass labels, or "
+            "take a mixture as top."
         )
     if np.shape(y)[:1] != X.shape[:1]:
         raise ValueError(f"y must hold a class for each of the {len(X)} rows of X; got shape {np.shape(y)}.")
@@ -108,12 +106,12 @@ def check_settings(stack):
     good = isinstance(layers, Sequence) and len(layers) > 0
     if not good or not all(isinstance(layer, PatchLayer) for layer in layers):
         raise ValueError(
-            f"layers must be a sequence of at least one PatchLayer, the lowest first; got {layers!r}. A single "
-            "layer goes into a list."
+            f"layers must be a sequence of at least one PatchLayer, the lowest first; got {layers!r}. A "
+            "single layer goes into a list."
         )
     lacking = [method for method in TOP_METHODS if not hasattr(top, method)]
     if top is not None and (lacking or isinstance(top, type)):
         raise ValueError(
-            f"top must be None or a model with the methods {', '.join(TOP_METHODS)}; got {top!r}. Pass an "
-            "unfitted one such as GenerativeClassifier(FullGMM(8)) or FullGMM(10)."
+            f"top must be None or a model with the methods {', '.join(TOP_METHODS)}; got {top!r}. Pass "
+            "an unfitted one such as GenerativeClassifier(FullGMM(8)) or FullGMM(10)."
         )
