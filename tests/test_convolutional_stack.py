@@ -461,6 +461,21 @@ def damaged_names(settings, arrays):
     del settings["layers"][0]["side"]
 
 
+@pytest.mark.parametrize("value", ["text", -1, 1.5, [1], [], {}, float("nan"), 10**400])
+def test_settings_of_layers_in_files_are_checked(value, tmp_path):
+    settings, arrays = deep().fit(IMAGES, LABELS).to_arrays()
+    loaded = []
+    for name in settings["layers"][1]:
+        layers = [entry | ({name: value} if i == 1 else {}) for i, entry in enumerate(settings["layers"])]
+        storage.write(tmp_path / "stack.npz", "ConvolutionalStack", settings | {"layers": layers}, arrays)
+        try:
+            ConvolutionalStack.load(tmp_path / "stack.npz")
+        except storage.ModelFileError:
+            continue
+        loaded.append(name)
+    assert set(loaded) <= ({"min_std", "inverse_temperature"} if value == 1.5 else set())
+
+
 @pytest.mark.parametrize(
     "damage",
     [

@@ -43,7 +43,7 @@ LABELS = np.arange(40) % 2
 MODELS = {
     "ConvolutionalGMM": lambda: ConvolutionalGMM(2, max_iter=2, random_state=0, tol=0.0).fit(IMAGES),
     "ConvolutionalStack": lambda: ConvolutionalStack(
-        [PatchLayer(ConvolutionalGMM(3, max_iter=2, tol=0.0), side=2)],
+        [PatchLayer(ConvolutionalGMM(3, max_iter=2, tol=0.0), side=3)],
         FullGMM(2, max_iter=2),
         n_axes=3,
         random_state=0,
