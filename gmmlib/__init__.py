@@ -10,6 +10,7 @@ __version__ = "0.3.0"
 
 ESTIMATORS = {
     "ConvolutionalGMM": "stationary.convolutional",
+    "ConvolutionalStack": "compose.convolutional_stack",
     "DiscriminativeGMM": "stationary.discriminative",
     "FullGMM": "full.estimator",
     "GenerativeClassifier": "compose.classify",
@@ -19,11 +20,13 @@ ESTIMATORS = {
     "StackedGMM": "compose.stack",
     "TransformedGMM": "stationary.transformed",
 }
+# Estimators that are parts of others and have no files of their own.
+PARTS = {"PatchLayer": "compose.patch_layer"}
 ROOMS = {
     "em": "checkpoint split_merge",
     "stationary": "bispectrum convolutional discriminative hierarchical penalised phaseblind transformed",
     "full": "missing online triangular whitening",
-    "compose": "classify stack",
+    "compose": "classify convolutional_stack patch_layer stack",
     "evaluation": "calibration evidence metrics twosample",
     "data": "datasets patches",
     "book": "gallery plotting report",
@@ -31,12 +34,12 @@ ROOMS = {
 }
 MODULES = {name: f"{room}.{name}".lstrip(".") for room, names in ROOMS.items() for name in names.split()}
 
-__all__ = [*ESTIMATORS, *MODULES]
+__all__ = [*ESTIMATORS, *PARTS, *MODULES]
 
 
 def __getattr__(name):
-    if name in ESTIMATORS:
-        return getattr(import_module(f"gmmlib.{ESTIMATORS[name]}"), name)
+    if name in ESTIMATORS | PARTS:
+        return getattr(import_module(f"gmmlib.{(ESTIMATORS | PARTS)[name]}"), name)
     if name in MODULES:
         return import_module(f"gmmlib.{MODULES[name]}")
     raise AttributeError(f"module 'gmmlib' has no attribute {name!r}")

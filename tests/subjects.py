@@ -3,6 +3,8 @@
 import numpy as np
 
 from gmmlib.compose.classify import GenerativeClassifier
+from gmmlib.compose.convolutional_stack import ConvolutionalStack
+from gmmlib.compose.patch_layer import PatchLayer
 from gmmlib.compose.stack import StackedGMM
 from gmmlib.full.estimator import FullGMM
 from gmmlib.stationary.convolutional import ConvolutionalGMM
@@ -20,8 +22,14 @@ CLASSES = np.repeat([3, 7], 12)
 
 CONVOLUTIONAL = ConvolutionalGMM(2, max_iter=2, random_state=0, tol=0.0)
 FULL = FullGMM(2, max_iter=2, random_state=0)
+LAYER = PatchLayer(CONVOLUTIONAL, side=2, cells=(2, 1), pooling="sum")
 SUBJECTS = {
     "ConvolutionalGMM": (CONVOLUTIONAL, IMAGES),
+    "ConvolutionalStack": (ConvolutionalStack([LAYER], FULL, random_state=0), IMAGES),
+    "ConvolutionalStack of classes": (
+        ConvolutionalStack([LAYER], GenerativeClassifier(FULL), n_axes=2, random_state=0),
+        IMAGES,
+    ),
     "DiscriminativeGMM": (DiscriminativeGMM(2, max_iter=2, em_iter=2, random_state=0), IMAGES),
     "FullGMM": (FULL, ROWS),
     "FullGMM, values missing": (FullGMM(2, max_iter=2, allow_missing=True, random_state=0), ROWS),

@@ -173,6 +173,7 @@ PROTOCOL = {
 }
 CRITERIA = {"aic", "bic"}  # a classifier is no density of rows alone, and a stack is one of codes
 ABSENT = {
+    "ConvolutionalStack": CRITERIA | {"fit_predict", "sample", "sample_components"},
     "DiscriminativeGMM": CRITERIA | {"n_parameters", "fit_predict", "sample", "sample_components"},
     "GenerativeClassifier": CRITERIA | {"score_samples", "fit_predict", "sample", "sample_components"},
     "StackedGMM": CRITERIA | {"fit_predict", "sample_components"},

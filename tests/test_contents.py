@@ -39,6 +39,8 @@ def with_settings(contents, change):
 
 def own_settings(settings):
     """All settings of estimators in those of a file: its own, and those of its layers or densities."""
+    if "models" in settings:
+        return [entry["settings"] for entry in settings["models"]]
     if "layers" in settings:
         return [entry["settings"] for entry in settings["layers"]]
     return settings.get("densities", [settings])

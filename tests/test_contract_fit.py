@@ -9,7 +9,9 @@ from sklearn.base import clone, is_classifier
 from threadpoolctl import threadpool_limits
 
 from gmmlib.compose.classify import GenerativeClassifier
+from gmmlib.compose.convolutional_stack import ConvolutionalStack
 from gmmlib.compose.stack import StackedGMM
+from gmmlib.full.estimator import FullGMM
 from gmmlib.stationary import templates
 from gmmlib.stationary.discriminative import DiscriminativeGMM
 from gmmlib.stationary.phaseblind import PhaseBlindGMM
@@ -167,6 +169,12 @@ def without_drawing(name):
         layers = model.set_params(codes="log_joint").fit(X).layers_
         layers = [clone(layer).set_params(init=given(layer)) for layer in layers]
         return StackedGMM(layers, codes="log_joint"), X
+    if isinstance(model, ConvolutionalStack):
+        (layer,) = model.fit(X, CLASSES).layers_  # which was fitted to all patches
+        mixture = clone(layer.mixture).set_params(init=given(layer.mixture_))
+        top = FullGMM(1, max_iter=2)
+        top = GenerativeClassifier(top) if is_classifier(model) else top
+        return model.set_params(layers=[clone(layer).set_params(mixture=mixture)], top=top), X
     if isinstance(model, GenerativeClassifier):
         return GenerativeClassifier(model.density.set_params(n_components=1, init="random_from_data")), X
     if isinstance(model, DiscriminativeGMM | PhaseBlindGMM):

@@ -9,6 +9,8 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from gmmlib.compose.classify import GenerativeClassifier
+from gmmlib.compose.convolutional_stack import ConvolutionalStack
+from gmmlib.compose.patch_layer import PatchLayer
 from gmmlib.compose.stack import StackedGMM
 from gmmlib.full.estimator import FullGMM
 from gmmlib.stationary.convolutional import ConvolutionalGMM
@@ -81,8 +83,11 @@ class OfRows(BaseEstimator):
 
 
 LOWEST = ConvolutionalGMM(2, max_iter=2, random_state=0, tol=0.0)
+OF_ROWS = PatchLayer(LOWEST, side=1, pooling="sum", random_state=0)
 CHECKED = {
     "ConvolutionalGMM": OfRows(ConvolutionalGMM(2, max_iter=3, random_state=0, tol=0.0)),
+    "ConvolutionalStack": OfRows(ConvolutionalStack([OF_ROWS], FullGMM(1))),
+    "ConvolutionalStack of classes": OfRows(ConvolutionalStack([OF_ROWS], GenerativeClassifier(FullGMM(1)))),
     "DiscriminativeGMM": OfRows(DiscriminativeGMM(1, max_iter=3, random_state=0)),
     "FullGMM": FullGMM(2, random_state=0),
     "GenerativeClassifier of images": OfRows(GenerativeClassifier(ConvolutionalGMM(1, max_iter=2, tol=0.0))),

@@ -19,6 +19,8 @@ import pytest
 import gmmlib
 from gmmlib.base import Stored
 from gmmlib.compose.classify import GenerativeClassifier
+from gmmlib.compose.convolutional_stack import ConvolutionalStack
+from gmmlib.compose.patch_layer import PatchLayer
 from gmmlib.compose.stack import StackedGMM
 from gmmlib.full.estimator import FullGMM
 from gmmlib.stationary.convolutional import ConvolutionalGMM
@@ -40,6 +42,12 @@ ROWS = RNG.standard_normal((40, 3))
 LABELS = np.arange(40) % 2
 MODELS = {
     "ConvolutionalGMM": lambda: ConvolutionalGMM(2, max_iter=2, random_state=0, tol=0.0).fit(IMAGES),
+    "ConvolutionalStack": lambda: ConvolutionalStack(
+        [PatchLayer(ConvolutionalGMM(3, max_iter=2, tol=0.0), side=3)],
+        FullGMM(2, max_iter=2),
+        n_axes=3,
+        random_state=0,
+    ).fit(IMAGES),
     "FullGMM": lambda: FullGMM(2, max_iter=2, random_state=0).fit(ROWS),
     "StackedGMM": lambda: StackedGMM(
         [ConvolutionalGMM(3, max_iter=2, random_state=0, tol=0.0), FullGMM(2, max_iter=2, random_state=0)]

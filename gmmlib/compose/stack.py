@@ -16,11 +16,12 @@ from gmmlib import _checks, posterior
 from gmmlib.base import Scored, Stored
 from gmmlib.compose import parts
 from gmmlib.compose.codes import CODES, decode, encode
+from gmmlib.compose.numbered import Numbered
 
 METHODS = ("fit", "log_joint", "predict", "predict_proba", "score_samples")
 
 
-class StackedGMM(Stored, Scored, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class StackedGMM(Numbered, Stored, Scored, ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
     """Mixtures on top of each other, fitted from the lowest up, each to the code of the one below.
 
     Parameters
@@ -124,25 +125,6 @@ class StackedGMM(Stored, Scored, ClassNamePrefixFeaturesOutMixin, TransformerMix
             X = layer.sample_components(posterior.draw(decode(X, kind), rng), rng)
         return X, labels
 
-    def get_params(self, deep=True):
-        """Settings; with `deep` also the layers as ``layer0``, ``layer1``... and theirs, ``layer0__tol``."""
-        params = super().get_params(deep=False)
-        if deep:
-            for name, layer in self._numbered().items():
-                params[name] = layer
-                if isinstance(layer, BaseEstimator):  # `fit` says so if it is none
-                    params |= {f"{name}__{key}": value for key, value in layer.get_params().items()}
-        return params
-
-    def set_params(self, **params):
-        """Change settings, layers (``layer1=FullGMM(9)``) or theirs (``layer1__n_components=9``)."""
-        if "layers" in params:
-            self.layers = params.pop("layers")
-        numbered = self._numbered()
-        if numbered.keys() & params.keys():
-            self.layers = [params.pop(name, layer) for name, layer in numbered.items()]
-        return super().set_params(**params)
-
     @property
     def n_features_in_(self):
         """Features of the lowest layer, if it counts them."""
@@ -177,11 +159,6 @@ class StackedGMM(Stored, Scored, ClassNamePrefixFeaturesOutMixin, TransformerMix
         if hasattr(lowest, "__sklearn_tags__") and not isinstance(lowest, type):
             tags.input_tags = get_tags(lowest).input_tags
         return tags
-
-    def _numbered(self):
-        """Layers by the names that `get_params` gives them."""
-        layers = self.layers if isinstance(self.layers, Sequence) else ()
-        return {f"layer{number}": layer for number, layer in enumerate(layers)}
 
     def _fit(self, X, y, sample_weight):
         """Fit, and return the code that the top layer was fitted to."""

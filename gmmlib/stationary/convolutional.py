@@ -18,9 +18,10 @@ from gmmlib.em.workers import Workers, block_size
 from gmmlib.spectrum import multiplicity, powers, unfold
 from gmmlib.stationary import steps
 from gmmlib.stationary.spectral import Filtering, saved
+from gmmlib.stationary.windows import OfWindows
 
 
-class ConvolutionalGMM(Filtering, Additive, Online, OfImages, Mixture):
+class ConvolutionalGMM(Filtering, OfWindows, Additive, Online, OfImages, Mixture):
     """Gaussian mixture with circulant covariances, fitted to images by EM in the Fourier domain.
 
     Parameters
