@@ -18,6 +18,7 @@ ESTIMATORS = {
     "PhaseBlindGMM": "stationary.phaseblind",
     "StackedGMM": "compose.stack",
     "TransformedGMM": "stationary.transformed",
+    "TreeGMM": "compose.tree",
 }
 ROOMS = {
     "em": ("checkpoint", "split_merge"),
@@ -31,7 +32,7 @@ ROOMS = {
         "transformed",
     ),
     "full": ("missing", "online", "triangular", "whitening"),
-    "compose": ("classify", "stack"),
+    "compose": ("classify", "stack", "tree"),
     "evaluation": ("calibration", "evidence", "metrics", "twosample"),
     "data": ("datasets", "patches"),
     "book": ("gallery", "plotting", "report"),

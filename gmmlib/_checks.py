@@ -119,12 +119,12 @@ SHARED = {
 }
 
 
-def images(X, name="X", shape=None):
+def images(X, name="X", shape=None, missing=False):
     """Return (N, H, W) real, finite images as an array, uncopied where they are one already.
 
-    `shape` is the (H, W) that a fitted model expects.
+    `shape` is the (H, W) that a fitted model expects; with `missing`, NaN and masked pixels may be there.
     """
-    X = array(X, name)
+    X = array(readable(X, name, missing), name)
     if X.ndim != 3:
         raise ValueError(
             f"{name} must hold images in an array of shape (N, H, W); got shape {X.shape}. "
@@ -139,7 +139,7 @@ def images(X, name="X", shape=None):
             f"{name} must hold images of {shape[0]} x {shape[1]} pixels, the size the model was fitted on; "
             f"got {X.shape[1]} x {X.shape[2]}. Crop or resize them, or fit a model on this size."
         )
-    finite(X, name)
+    (not_infinite if missing else finite)(X, name)
     moderate(X, name)
     return X
 

@@ -39,10 +39,13 @@ def log_joint(X, weights, means, covariances):
     return joint
 
 
-def impute(X, weights, means, covariances):
-    """Fill missing values of X (N, D) with their expectation given the observed ones; a new array."""
+def impute(X, weights, means, covariances, share=None):
+    """Fill missing values of X (N, D) with their expectation given the observed ones; a new array.
+
+    `share` (N, K) are posteriors of the components, where more is known of a sample than its values.
+    """
     filled = np.array(X, dtype=np.float64)
-    share = posterior.proba(log_joint(X, weights, means, covariances))
+    share = posterior.proba(log_joint(X, weights, means, covariances)) if share is None else share
     for columns, rows in patterns(X):
         if columns.all():
             continue
@@ -57,10 +60,10 @@ def impute(X, weights, means, covariances):
     return filled
 
 
-def sample(X, weights, means, covariances, n_samples, rng):
+def sample(X, weights, means, covariances, n_samples, rng, share=None):
     r"""Draw missing values of X (N, D) from their distribution given the observed ones, (n_samples, N, D).
 
-    The component is drawn from the posterior of the observed values.  With its covariance's Cholesky
+    The component is drawn from the posterior of the observed values, or from `share` (N, K).  With its covariance's Cholesky
     factor, observed coordinates first, and white noise e, the missing values are
 
     .. math:: x_m = \mu_m + L_{mo} L_{oo}^{-1} (x_o - \mu_o) + L_{mm} e,
@@ -68,7 +71,7 @@ def sample(X, weights, means, covariances, n_samples, rng):
     whose covariance :math:`L_{mm} L_{mm}^\top` is the conditional one, without a difference of matrices.
     """
     X = np.asarray(X, dtype=np.float64)
-    share = posterior.proba(log_joint(X, weights, means, covariances))
+    share = posterior.proba(log_joint(X, weights, means, covariances)) if share is None else share
     chosen = np.stack([posterior.draw(share, rng) for _ in range(n_samples)])
     filled = rng.standard_normal((n_samples, *X.shape))
     for columns, rows in patterns(X):
