@@ -1,4 +1,4 @@
-"""How images are cut into patches, and patches grouped into cells, and those into larger ones, up to one root.
+"""How images are cut into patches, patches grouped into cells, and those into larger ones, up to one root.
 
 Cells of a level stand in *nested* order: those of one parent lie beside each other, row by row within it,
 and parents in the same order among themselves.  So what the children of each parent say is a reshape away.
@@ -92,7 +92,7 @@ def of_images(shape, levels):
     wrong = [axis for axis in (0, 1) if shape[axis] % counts[axis]]
     if wrong:
         told = " and ".join(
-            f"{('height', 'width')[axis]} a multiple of {counts[axis]}, such as {_near(shape[axis], counts[axis])}"
+            f"{('height', 'width')[axis]} a multiple of {counts[axis]}, {_near(shape[axis], counts[axis])}"
             for axis in wrong
         )
         raise ValueError(
@@ -105,4 +105,4 @@ def of_images(shape, levels):
 def _near(side, count):
     """The sides next to one that a number of patches divide."""
     below = side // count * count
-    return f"{below} or {below + count}" if below else f"{count}"
+    return f"such as {below} or {below + count}" if below else f"such as {count}"

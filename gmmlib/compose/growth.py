@@ -1,4 +1,4 @@
-"""Where EM of a tree starts: its leaf fitted to patches of all positions, its tables grown from the lowest up.
+"""Where EM of a tree starts: a leaf fitted to patches of all positions, and tables from the lowest up.
 
 A level of cells is started from the posteriors of the level below: those of a random cell for each state, or
 the clusters that k-means finds among the cells.  The tables then say what the posteriors of the level are.
@@ -68,7 +68,7 @@ def grow(leaf, X, weight, cells, model, rng):
 
 
 def _level(share, weight, shape, n_parents, init, rng):
-    """Tables (R, T, K) from posteriors (C, n, K) of cells, and the weights of their parents' states, (P, T)."""
+    """Tables (R, T, K) from posteriors (C, n, K) of cells, and weights (P, T) of their parents' states."""
     (n_cells, n, _), (n_tables, n_states, _) = share.shape, shape
     of_parents = share.reshape(n_parents, n_cells // n_parents, n, -1)
     own = n_tables == n_cells  # then states of one parent have nothing to do with those of another
@@ -123,8 +123,8 @@ def given(weights, tables, shapes, cells, name):
         total = table.sum(axis=-1)
         if not (table >= 0).all() or not np.abs(total - 1).max() <= 1e-6:
             raise ValueError(
-                f"{label} must be >= 0 and sum to 1 along the last axis; got {table.min():g} at least and sums "
-                f"from {total.min():g} to {total.max():g}."
+                f"{label} must be >= 0 and sum to 1 along the last axis; got {table.min():g} at least and "
+                f"sums from {total.min():g} to {total.max():g}."
             )
         checked.append(np.ascontiguousarray(table))
     return messages.Parameters(weights, tuple(checked), cells.sizes)

@@ -1,8 +1,8 @@
 """What a tree asks of the mixture of its patches: densities, statistics from its own posteriors, draws.
 
-A mixture is a leaf if it has `log_joint`, `statistics_given`, `m_step` and `sample_components`: it takes patches
-as images if it is a mixture of images, and flattened otherwise.  The weights of its components do not enter;
-they become those of the states of all patches.
+A mixture is a leaf if it has `log_joint`, `statistics_given`, `m_step` and `sample_components`: it takes
+patches as images if it is a mixture of images, and flattened otherwise.  The weights of its components do not
+enter; they become those of the states of all patches.
 """
 
 from copy import copy
@@ -11,7 +11,6 @@ import numpy as np
 from sklearn.frozen import FrozenEstimator
 from sklearn.utils import get_tags
 
-from gmmlib import _checks
 from gmmlib.full import missing
 from gmmlib.spectrum import autocovariance
 
@@ -69,7 +68,7 @@ def log_density(mixture, patches):
 
 
 def statistics(mixture, patches, posteriors):
-    """Statistics of patches (C, n, h, w) whose components have these posteriors (C, n, K), times row weights."""
+    """Statistics of patches (C, n, h, w) under posteriors (C, n, K) of components, times row weights."""
     return mixture.statistics_given(rows(mixture, patches), posteriors.reshape(-1, posteriors.shape[2]))
 
 
@@ -89,8 +88,8 @@ def gaussians(mixture):
         return mixture.means_, mixture.covariances_
     if hasattr(mixture, "means_") or not getattr(mixture, "spectra_", np.zeros(1)).all():
         raise ValueError(
-            f"leaf must have components that are Gaussians of all pixels, for missing values; got {mixture!r}. "
-            "FullGMM and ConvolutionalGMM(zero_mean_patches=False) have."
+            "leaf must have components that are Gaussians of all pixels, for missing values; got "
+            f"{mixture!r}. FullGMM and ConvolutionalGMM(zero_mean_patches=False) have."
         )
     height, width = mixture.image_shape_
     row, column = np.divmod(np.arange(height * width), width)

@@ -40,8 +40,9 @@ class TreeGMM(Learned, inference.Inference, Additive, OfImages, Mixture):
         ``sklearn.frozen.FrozenEstimator`` is fitted already, and held.
     levels : sequence of (int, int, int)
         Rows and columns of the cells below that a cell has, and its number of states, of each level, the
-        lowest first.  ``[(4, 4, 50)]`` is a root of 50 states over 4 x 4 patches, ``[(2, 2, 30), (2, 2, 50)]``
-        one over 2 x 2 cells of 30 states and 2 x 2 patches each; ``[]`` is the leaf over whole images.
+        lowest first.  ``[(4, 4, 50)]`` is a root of 50 states over 4 x 4 patches,
+        ``[(2, 2, 30), (2, 2, 50)]`` one over 2 x 2 cells of 30 states and 2 x 2 patches each; ``[]`` is the
+        leaf over whole images.
     share_tables : {"none", "cells", "everywhere"}
         Which cells of a level have one table: none, those at one place within their parents (a convolution
         with the stride of the parents), or all.

@@ -159,7 +159,7 @@ class FullGMM(Learned, missing.Incomplete, Additive, Online, Mixture):
             return steps.e_step(posteriors, Y, weight, parameters.means, workers)
 
     def statistics_given(self, X, posteriors):
-        """Sufficient statistics of samples whose components have these posteriors (N, K), times row weights."""
+        """Sufficient statistics of samples whose components have posteriors (N, K), times row weights."""
         Y, parameters = self._parameters().axes.rotate(self._data(X)), self._parameters()
 
         def given(rows, out):

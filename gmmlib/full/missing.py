@@ -63,8 +63,8 @@ def impute(X, weights, means, covariances, share=None):
 def sample(X, weights, means, covariances, n_samples, rng, share=None):
     r"""Draw missing values of X (N, D) from their distribution given the observed ones, (n_samples, N, D).
 
-    The component is drawn from the posterior of the observed values, or from `share` (N, K).  With its covariance's Cholesky
-    factor, observed coordinates first, and white noise e, the missing values are
+    The component is drawn from `share` (N, K), or the posterior of the observed values.  With its
+    covariance's Cholesky factor, observed coordinates first, and white noise e, the missing values are
 
     .. math:: x_m = \mu_m + L_{mo} L_{oo}^{-1} (x_o - \mu_o) + L_{mm} e,
 

@@ -143,7 +143,7 @@ class ConvolutionalGMM(steps.Spectral, Additive, Online, OfImages, Mixture):
             return steps.statistics(self._parameters, P, weight, layout, workers)
 
     def statistics_given(self, X, posteriors):
-        """Sufficient statistics of images whose components have these posteriors (N, K), times row weights."""
+        """Sufficient statistics of images whose components have posteriors (N, K), times row weights."""
         X, layout = self._data(X), self._layout
 
         def of(rows):
