@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from gmmlib.compose.classify import GenerativeClassifier
 from gmmlib.compose.stack import StackedGMM
+from gmmlib.compose.tree import TreeGMM
 from gmmlib.stationary import templates
 from gmmlib.stationary.discriminative import DiscriminativeGMM
 from gmmlib.stationary.phaseblind import PhaseBlindGMM
@@ -167,6 +168,8 @@ def without_drawing(name):
         layers = model.set_params(codes="log_joint").fit(X).layers_
         layers = [clone(layer).set_params(init=given(layer)) for layer in layers]
         return StackedGMM(layers, codes="log_joint"), X
+    if isinstance(model, TreeGMM):
+        return model.set_params(init=model.fit(X).learned()), X
     if isinstance(model, GenerativeClassifier):
         return GenerativeClassifier(model.density.set_params(n_components=1, init="random_from_data")), X
     if isinstance(model, DiscriminativeGMM | PhaseBlindGMM):

@@ -20,6 +20,7 @@ import gmmlib
 from gmmlib.base import Stored
 from gmmlib.compose.classify import GenerativeClassifier
 from gmmlib.compose.stack import StackedGMM
+from gmmlib.compose.tree import TreeGMM
 from gmmlib.full.estimator import FullGMM
 from gmmlib.stationary.convolutional import ConvolutionalGMM
 from gmmlib.stationary.discriminative import DiscriminativeGMM
@@ -54,6 +55,13 @@ MODELS = {
     "PenalisedGMM": lambda: PenalisedGMM(2, max_iter=2, random_state=0, tol=0.0).fit(IMAGES),
     "PhaseBlindGMM": lambda: PhaseBlindGMM(1, max_iter=2, random_state=0).fit(IMAGES),
     "TransformedGMM": lambda: TransformedGMM(2, max_iter=2, random_state=0, tol=0.0).fit(IMAGES),
+    "TreeGMM": lambda: TreeGMM(
+        ConvolutionalGMM(2, max_iter=2, random_state=0, tol=0.0),
+        [(2, 1, 3), (1, 5, 2)],
+        max_iter=2,
+        tol=0.0,
+        random_state=0,
+    ).fit(IMAGES),
 }
 
 

@@ -21,6 +21,7 @@ from sklearn.neighbors import KernelDensity
 import gmmlib
 from gmmlib import base
 from gmmlib.compose.classify import GenerativeClassifier
+from gmmlib.compose.tree import TreeGMM
 from gmmlib.full.estimator import FullGMM
 from gmmlib.stationary.convolutional import ConvolutionalGMM
 from gmmlib.stationary.hierarchical import HierarchicalGMM
@@ -382,6 +383,13 @@ OUT_OF_REACH = {
     "HierarchicalGMM": HierarchicalGMM(2, 2, variance_floor=SMALL**2, max_iter=1, random_state=0, tol=0.0),
     "PhaseBlindGMM": PhaseBlindGMM(2, reg_covar=SMALL**2, max_iter=1, random_state=0),
     "TransformedGMM": TransformedGMM(2, variance_floor=SMALL**2, max_iter=1, random_state=0, tol=0.0),
+    "TreeGMM": TreeGMM(
+        ConvolutionalGMM(2, variance_floor=SMALL**2, max_iter=1, tol=0.0),
+        [(1, 2, 2)],
+        max_iter=1,
+        random_state=0,
+        tol=0.0,
+    ),
 }
 
 

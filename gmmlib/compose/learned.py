@@ -39,7 +39,7 @@ class Learned:
         arrays |= {_table(number): table for number, table in enumerate(self.tables_)}
         arrays |= {name: np.asarray(getattr(self, f"{name}_")) for name in self._array_names}
         arrays["converged"] = arrays["converged"].astype(int)
-        levels, share_tables = self._structure
+        levels, share_tables = self._held
         _checks.unchanged("levels", geometry.checked_levels(self.levels), levels)
         return _contents.settings(self, share_tables=share_tables) | {"leaf": entries}, arrays
 
@@ -61,13 +61,17 @@ class Learned:
     def _checked(self, leaf, weights, tables, cells, name):
         """A `training.Tree` of what a caller, a file or this model holds; ValueError calls it `name`."""
         leaves.check_fitted(leaf, cells.patch, f"{name}['leaf']")
-        levels = getattr(self, "_structure", (geometry.checked_levels(self.levels), self.share_tables))
-        shapes = growth.table_shapes(*levels, cells, len(leaf.weights_))
+        shapes = growth.table_shapes(*self._held, cells, len(leaf.weights_))
         return training.Tree(growth.given(weights, tables, shapes, cells, name), leaf)
 
     @property
+    def _held(self):
+        """Levels and sharing of the fit; of a model whose parameters were set by hand, those of now."""
+        return getattr(self, "_structure", None) or (geometry.checked_levels(self.levels), self.share_tables)
+
+    @property
     def _cells(self):
-        return geometry.of_images(self.image_shape_, self._structure[0])
+        return geometry.of_images(self.image_shape_, self._held[0])
 
     @property
     def _tree(self):
@@ -75,7 +79,7 @@ class Learned:
         return self._checked(self.leaf_, self.weights_, self.tables_, self._cells, "the fitted model")
 
     def _set(self, cells, tree):
-        self._structure = geometry.checked_levels(self.levels), self.share_tables  # of the fit
+        self._structure = self._held
         self.image_shape_ = cells.shape
         self.weights_, self.tables_, self.leaf_ = tree.top.weights, list(tree.top.tables), tree.leaf
 

@@ -26,6 +26,7 @@ from gmmlib.em.loop import Saved
 from gmmlib.em.workers import Workers, block_size
 
 SHARING = ("none", "cells", "everywhere")
+STATES = 64  # of a patch, as a block of images is made for
 
 
 class TreeGMM(Learned, inference.Inference, Additive, OfImages, Mixture):
@@ -208,8 +209,7 @@ class TreeGMM(Learned, inference.Inference, Additive, OfImages, Mixture):
         return tags
 
     def _workers(self, cells):
-        states = sum(size * level[2] for size, level in zip(cells.sizes[1:], self.levels, strict=True))
-        numbers = math.prod(cells.shape) + 16 * cells.sizes[0] + states
+        numbers = math.prod(cells.shape) + STATES * cells.sizes[0]
         return Workers(_checks.positive_integer(self.chunk_size, "chunk_size"), block_size(numbers))
 
     def _check_settings(self):
