@@ -18,6 +18,17 @@ IMAGES = 10_000  # of which tables are made: a start need not see more
 MARGINAL = 0.1  # share of the mean table in each cluster's, so that no state is impossible at the start
 
 
+def check_init(init):
+    """Refuse starts of another form than the three there are."""
+    if not hasattr(init, "keys"):
+        _checks.one_of(init, "init", ("kmeans", "random_from_data"))
+    elif set(init) - {"leaf"} not in (set(), {"weights", "tables"}) or not init:
+        raise ValueError(
+            'init must be a mapping with "weights" and "tables", with a fitted "leaf", or with all three; got '
+            f"{sorted(map(str, init))}."
+        )
+
+
 def fitted_leaf(model, X, weight, cells, rng):
     """The mixture of patches from which EM starts: given, frozen, or fitted to patches of all positions."""
     patch = cells.patch

@@ -220,5 +220,4 @@ class TreeGMM(Learned, inference.Inference, Additive, OfImages, Mixture):
         _checks.truth(self.fit_leaves, "fit_leaves")
         _checks.truth(self.allow_missing, "allow_missing")
         _checks.random_state(self.random_state)
-        if not hasattr(self.init, "keys"):
-            _checks.one_of(self.init, "init", ("kmeans", "random_from_data"))
+        growth.check_init(self.init)
