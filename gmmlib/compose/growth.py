@@ -24,8 +24,8 @@ def check_init(init):
         _checks.one_of(init, "init", ("kmeans", "random_from_data"))
     elif set(init) - {"leaf"} not in (set(), {"weights", "tables"}) or not init:
         raise ValueError(
-            'init must be a mapping with "weights" and "tables", with a fitted "leaf", or with all three; got '
-            f"{sorted(map(str, init))}."
+            'init must be a mapping with "weights" and "tables", with a fitted "leaf", or with all three; '
+            f"got {sorted(map(str, init))}."
         )
 
 
