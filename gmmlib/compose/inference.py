@@ -88,9 +88,10 @@ class Inference:
         filled = np.empty((n_samples, *X.shape))
         for rows, patches, log_density in self._blocks(X):
             levels, joint = messages.upward(tree.top, log_density)
-            for draw in filled:
-                states = messages.draw_given(levels, joint, rng)[0]
-                draw[rows] = self._cells.join(leaves.sample_given(tree.leaf, patches, states, rng))
+            states = np.stack([messages.draw_given(levels, joint, rng)[0] for _ in range(n_samples)])
+            drawn = leaves.sample_given(tree.leaf, patches, states, rng)
+            for draw, of_draw in zip(filled, drawn, strict=True):
+                draw[rows] = self._cells.join(of_draw)
         return filled
 
     def _incomplete(self, X, method):

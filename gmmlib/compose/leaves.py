@@ -100,28 +100,26 @@ def gaussians(mixture):
 
 def impute(mixture, patches, posteriors):
     """Fill NaN in patches (C, n, h, w) with the expectation under posteriors (C, n, K) of components."""
-    X, share = patches.reshape(-1, patches[0, 0].size), posteriors.reshape(-1, posteriors.shape[2])
-    return _filled(
-        patches, lambda holes, *learned: missing.impute(X[holes], *learned, share=share[holes]), mixture
-    )
+    filled, rows, holes = _holes(patches[None])
+    if len(holes):
+        share = posteriors.reshape(-1, posteriors.shape[2])[holes]
+        learned = mixture.weights_, *gaussians(mixture)
+        rows[0, holes] = missing.impute(rows[0, holes], *learned, share=share)
+    return filled[0]
 
 
 def sample_given(mixture, patches, states, rng):
-    """Draw NaN in patches (C, n, h, w) under components `states` (C, n), given what is observed."""
-    X, states = patches.reshape(-1, patches[0, 0].size), states.ravel()
-    share = np.eye(len(mixture.weights_))
-
-    def fill(holes, *learned):
-        return missing.sample(X[holes], *learned, 1, rng, share=share[states[holes]])[0]
-
-    return _filled(patches, fill, mixture)
-
-
-def _filled(patches, fill, mixture):
-    """Patches with those that have NaN replaced by a function of their indices and of Gaussians."""
-    holes = np.flatnonzero(np.isnan(patches).any(axis=(2, 3)))
-    filled = patches.copy()
+    """Draw NaN in patches (C, n, h, w) under each of S choices of components (S, C, n): (S, C, n, h, w)."""
+    filled, rows, holes = _holes(np.broadcast_to(patches, (len(states), *patches.shape)))
     if len(holes):
-        means, covariances = gaussians(mixture)
-        filled.reshape(-1, patches[0, 0].size)[holes] = fill(holes, mixture.weights_, means, covariances)
+        chosen = states.reshape(len(states), -1)[:, holes]
+        learned = mixture.weights_, *gaussians(mixture)
+        rows[:, holes] = missing.sample(rows[0, holes], *learned, len(states), rng, chosen=chosen)
     return filled
+
+
+def _holes(patches):
+    """A copy of patches (S, C, n, h, w), its rows (S, C n, h w), and which of the C n have NaN."""
+    filled = np.array(patches)
+    rows = filled.reshape(len(patches), -1, filled[0, 0, 0].size)
+    return filled, rows, np.flatnonzero(np.isnan(rows[0]).any(axis=1))

@@ -60,19 +60,20 @@ def impute(X, weights, means, covariances, share=None):
     return filled
 
 
-def sample(X, weights, means, covariances, n_samples, rng, share=None):
+def sample(X, weights, means, covariances, n_samples, rng, chosen=None):
     r"""Draw missing values of X (N, D) from their distribution given the observed ones, (n_samples, N, D).
 
-    The component is drawn from `share` (N, K), or the posterior of the observed values.  With its
-    covariance's Cholesky factor, observed coordinates first, and white noise e, the missing values are
+    The component is drawn from the posterior of the observed values, or is one of those `chosen`
+    (n_samples, N).  With its covariance's Cholesky factor, observed coordinates first, and white noise e, the missing values are
 
     .. math:: x_m = \mu_m + L_{mo} L_{oo}^{-1} (x_o - \mu_o) + L_{mm} e,
 
     whose covariance :math:`L_{mm} L_{mm}^\top` is the conditional one, without a difference of matrices.
     """
     X = np.asarray(X, dtype=np.float64)
-    share = posterior.proba(log_joint(X, weights, means, covariances)) if share is None else share
-    chosen = np.stack([posterior.draw(share, rng) for _ in range(n_samples)])
+    if chosen is None:
+        share = posterior.proba(log_joint(X, weights, means, covariances))
+        chosen = np.stack([posterior.draw(share, rng) for _ in range(n_samples)])
     filled = rng.standard_normal((n_samples, *X.shape))
     for columns, rows in patterns(X):
         present, absent = np.flatnonzero(columns), np.flatnonzero(~columns)
