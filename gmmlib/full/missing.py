@@ -64,7 +64,8 @@ def sample(X, weights, means, covariances, n_samples, rng, chosen=None):
     r"""Draw missing values of X (N, D) from their distribution given the observed ones, (n_samples, N, D).
 
     The component is drawn from the posterior of the observed values, or is one of those `chosen`
-    (n_samples, N).  With its covariance's Cholesky factor, observed coordinates first, and white noise e, the missing values are
+    (n_samples, N).  With its covariance's Cholesky factor, observed coordinates first, and white noise e, the
+    missing values are
 
     .. math:: x_m = \mu_m + L_{mo} L_{oo}^{-1} (x_o - \mu_o) + L_{mm} e,
 
