@@ -155,7 +155,8 @@ def unpacked(model, state, cells, patches, weight, trained):
     shapes = {"mass": like.mass.shape, "counts": like.counts.shape}
     shapes |= {name: np.shape(_real(values)) for name, values in of_leaf.items()}
     state = state._replace(statistics={name: values[()] for name, values in arrays.items()})
-    checkpoint.check_statistics(state, shapes, weight, signed=tuple(of_leaf))
+    any_sign = (*of_leaf, *(() if tree.top.tables else ("counts",)))  # without tables there are no counts
+    checkpoint.check_statistics(state, shapes, weight, signed=any_sign)
     found = dict(state.statistics)
     fields = [found.pop(name) for name in of_leaf]
     fields = [
