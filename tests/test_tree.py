@@ -554,6 +554,10 @@ def test_a_fit_that_is_killed_goes_on_to_the_same_bits(tree, leaf, fit_leaves, t
         ({"leaf": FullGMM}, "leaf must be a mixture"),
         ({"share_tables": "all"}, 'share_tables must be "none", "cells" or "everywhere"; got \'all\''),
         ({"fit_leaves": 1}, "fit_leaves must be True or False; got 1"),
+        (
+            {"init": {"leaf": small_leaf("full")}},
+            r"init\['leaf'\] must be fitted; got .* A clone forgets",
+        ),
         ({"init": {"weights": [0.5, 0.5]}}, r"init must be a mapping with .*; got \['weights'\]"),
         ({"init": "clusters"}, 'init must be "kmeans" or "random_from_data"; got \'clusters\''),
         (

@@ -33,9 +33,10 @@ def fitted_leaf(model, X, weight, cells, rng):
     """The mixture of patches from which EM starts: given, frozen, or fitted to patches of all positions."""
     patch = cells.patch
     if hasattr(model.init, "keys") and "leaf" in model.init:
-        leaves.check(model.init["leaf"], "init['leaf']")
-        leaves.check_fitted(model.init["leaf"], patch, "init['leaf']")
-        return model.init["leaf"]
+        leaf = leaves.thawed(model.init["leaf"])
+        leaves.check(leaf, "init['leaf']")
+        leaves.check_fitted(leaf, patch, "init['leaf']")
+        return leaf
     if isinstance(model.leaf, FrozenEstimator):
         leaves.check_fitted(model.leaf.estimator, patch, "leaf")
         return model.leaf.estimator

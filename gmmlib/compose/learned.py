@@ -2,6 +2,7 @@
 
 import numpy as np
 from sklearn.base import clone
+from sklearn.frozen import FrozenEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from gmmlib import _checks, _contents, storage
@@ -20,9 +21,9 @@ class Learned:
         return len(self.weights_) - 1 + of_tables + self.leaf_.n_parameters() - (len(self.leaf_.weights_) - 1)
 
     def learned(self):
-        """What `init` takes to start here."""
+        """What `init` takes to start here; the leaf is frozen, so that clones keep it."""
         check_is_fitted(self)
-        return {"weights": self.weights_, "tables": self.tables_, "leaf": self.leaf_}
+        return {"weights": self.weights_, "tables": self.tables_, "leaf": FrozenEstimator(self.leaf_)}
 
     _array_names = ("weights", "log_likelihoods", "converged", "n_iter", "image_shape")
 

@@ -19,7 +19,7 @@ METHODS = ("fit", "log_joint", "statistics_given", "m_step", "sample_components"
 
 def check(leaf, name="leaf"):
     """Refuse what is no mixture that can be a leaf, fitted or not."""
-    mixture = leaf.estimator if isinstance(leaf, FrozenEstimator) else leaf
+    mixture = thawed(leaf)
     lacking = [method for method in METHODS if not hasattr(mixture, method)]
     if lacking or isinstance(mixture, type):
         raise ValueError(
@@ -28,8 +28,18 @@ def check(leaf, name="leaf"):
         )
 
 
+def thawed(leaf):
+    """A mixture itself, or the one inside a ``FrozenEstimator``."""
+    return leaf.estimator if isinstance(leaf, FrozenEstimator) else leaf
+
+
 def check_fitted(mixture, patch, name):
     """Refuse a fitted mixture of other patches than (h, w), or with a component of weight 0."""
+    if not hasattr(mixture, "weights_"):
+        raise ValueError(
+            f"{name} must be fitted; got {mixture!r}. A clone forgets its fit, unless that was wrapped in "
+            "sklearn.frozen.FrozenEstimator."
+        )
     own = tuple(mixture.image_shape_) if of_images(mixture) else mixture.n_features_in_
     expected = tuple(patch) if of_images(mixture) else patch[0] * patch[1]
     if own != expected:

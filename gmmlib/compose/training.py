@@ -10,7 +10,6 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-from sklearn.frozen import FrozenEstimator
 
 from gmmlib import _contents, posterior
 from gmmlib.compose import cells as geometry
@@ -143,7 +142,7 @@ def unpacked(model, state, cells, patches, weight, trained):
     arrays = {name: np.asarray(values) for name, values in state.statistics.items()}
     own = [name for name in arrays if name.startswith(MIXTURE)]
     mixture = {name.removeprefix(MIXTURE): arrays.pop(name) for name in own}
-    leaf = model.leaf.estimator if isinstance(model.leaf, FrozenEstimator) else model.leaf
+    leaf = leaves.thawed(model.leaf)
     leaf = type(leaf).from_arrays(_contents.settings(leaf), mixture, "its leaf")
     shapes = growth.table_shapes(
         geometry.checked_levels(model.levels), model.share_tables, cells, len(leaf.weights_)

@@ -53,8 +53,8 @@ class TreeGMM(Learned, inference.Inference, Additive, OfImages, Mixture):
         Take NaN as missing in all methods but `fit`; for leaves whose components are Gaussians.
     init : {"kmeans", "random_from_data"} or mapping
         Where EM starts: tables from clusters of the posteriors below them, or each state from a random cell;
-        ``{"weights": (T,), "tables": list of (R, T, K)}``; ``{"leaf": a fitted mixture}``; or all three, as
-        `learned` returns them.
+        ``{"weights": (T,), "tables": list of (R, T, K)}``; ``{"leaf": a fitted mixture}``, frozen or not,
+        from which the leaf starts; or all three, as `learned` returns them.
     max_iter, tol, n_init, random_state, callback, checkpoint, progress, chunk_size
         As in `gmmlib.base.LearnedByEM`.  A leaf without a `random_state` is given a seed.
 

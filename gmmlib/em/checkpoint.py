@@ -237,7 +237,7 @@ def _described(name, value):
         learned = value.to_arrays()[1] if hasattr(value, "weights_") else {}
         inside = value.get_params(deep=False) | learned
         yield name, f"{type(value).__name__} of {sorted(inside)}"
-        for key in sorted(inside.keys() - set(FREE[2:])):
+        for key in sorted(inside.keys() - set(FREE[3:])):
             yield from _described(f"{name}.{key}", inside[key])
     elif hasattr(value, "keys") and not hasattr(value, "__array__"):
         yield name, f"mapping of {sorted(map(str, value))}"
