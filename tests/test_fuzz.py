@@ -57,7 +57,7 @@ MODELS = {
     "TransformedGMM": lambda: TransformedGMM(2, max_iter=2, random_state=0, tol=0.0).fit(IMAGES),
     "TreeGMM": lambda: TreeGMM(
         ConvolutionalGMM(2, max_iter=2, random_state=0, tol=0.0),
-        [(2, 1, 3), (1, 5, 2)],
+        [(1, 1, 3), (1, 5, 2)],
         max_iter=2,
         tol=0.0,
         random_state=0,

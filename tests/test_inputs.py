@@ -271,6 +271,10 @@ BAD_SETTINGS = {
     "callback": FUNCTION,
     "checkpoint": [3, 2.5, True, [], object()],
     "density": (None, 3, FullGMM, "FullGMM"),
+    "leaf": (None, 3, FullGMM, "FullGMM"),
+    "levels": (None, 3, [3], [(2, 2)], [(1, 0, 2)], [(1, 2, 2.5)], [(1, 3, 2)], [(1, 2, 1000)]),
+    "share_tables": ("other", None, 3, True),
+    "fit_leaves": ("other", None, 3, [True]),
     "layers": (None, [], 3, [3], FullGMM(2), [FullGMM]),
     "codes": ("other", None, 3, ["posterior"] * 3, ["posterior", "other"]),
     "priors": (
