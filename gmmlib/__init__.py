@@ -19,6 +19,7 @@ ESTIMATORS = {
     "PhaseBlindGMM": "stationary.phaseblind",
     "StackedGMM": "compose.stack",
     "TransformedGMM": "stationary.transformed",
+    "TreeGMM": "compose.tree",
 }
 # Estimators that are parts of others and have no files of their own.
 PARTS = {"PatchLayer": "compose.patch_layer"}
@@ -26,7 +27,7 @@ ROOMS = {
     "em": "checkpoint split_merge",
     "stationary": "bispectrum convolutional discriminative hierarchical penalised phaseblind transformed",
     "full": "missing online triangular whitening",
-    "compose": "classify convolutional_stack patch_layer stack",
+    "compose": "classify convolutional_stack patch_layer stack tree",
     "evaluation": "calibration evidence metrics twosample",
     "data": "datasets patches",
     "book": "gallery plotting report",

@@ -110,9 +110,12 @@ SHARED = {
 }
 
 
-def images(X, name="X", shape=None):
-    """Return real, finite images (N, H, W), of the `shape` (H, W) of a fitted model, uncopied if an array."""
-    X = array(X, name)
+def images(X, name="X", shape=None, missing=False):
+    """Return real, finite images (N, H, W), of the `shape` (H, W) of a fitted model, uncopied if an array.
+
+    With `missing`, NaN and masked pixels may be there.
+    """
+    X = array(readable(X, name, missing), name)
     if X.ndim != 3:
         raise ValueError(
             f"{name} must hold images in an array of shape (N, H, W); got shape {X.shape}. "
@@ -127,7 +130,7 @@ def images(X, name="X", shape=None):
             f"{name} must hold images of {shape[0]} x {shape[1]} pixels, the size the model was fitted on; "
             f"got {X.shape[1]} x {X.shape[2]}. Crop or resize them, or fit a model on this size."
         )
-    finite(X, name)
+    (not_infinite if missing else finite)(X, name)
     moderate(X, name)
     return X
 

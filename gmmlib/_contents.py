@@ -5,7 +5,7 @@ import reprlib
 import numpy as np
 
 # Parameters that no file holds among its settings: they matter to a run alone, or are held as arrays.
-LEFT_OUT = {"init", "n_init", "random_state", "callback", "checkpoint", "progress", "frame"}
+LEFT_OUT = {"init", "n_init", "random_state", "callback", "checkpoint", "progress", "frame", "leaf"}
 LARGEST_COUNT = 2**53
 
 

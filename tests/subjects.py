@@ -6,6 +6,7 @@ from gmmlib.compose.classify import GenerativeClassifier
 from gmmlib.compose.convolutional_stack import ConvolutionalStack
 from gmmlib.compose.patch_layer import PatchLayer
 from gmmlib.compose.stack import StackedGMM
+from gmmlib.compose.tree import TreeGMM
 from gmmlib.full.estimator import FullGMM
 from gmmlib.stationary.convolutional import ConvolutionalGMM
 from gmmlib.stationary.discriminative import DiscriminativeGMM
@@ -45,6 +46,11 @@ SUBJECTS = {
     "StackedGMM of images": (StackedGMM([CONVOLUTIONAL, FULL]), IMAGES),
     "StackedGMM of rows": (StackedGMM([FULL, FULL]), ROWS),
     "TransformedGMM": (TransformedGMM(2, max_iter=2, random_state=0, tol=0.0), IMAGES),
+    "TreeGMM": (TreeGMM(CONVOLUTIONAL, [(1, 2, 2)], max_iter=2, random_state=0, tol=0.0), IMAGES),
+    "TreeGMM of vectors": (
+        TreeGMM(FullGMM(2, max_iter=2, tol=0.0), [(3, 1, 3), (1, 2, 2)], max_iter=2, random_state=0, tol=0.0),
+        IMAGES,
+    ),
 }
 
 # What a fit learns and `init` takes, by the names of the attributes.

@@ -147,6 +147,7 @@ def test_criteria_count_what_is_learned(name):
         ("PhaseBlindGMM", 1 + 2 * (7 + 28)),
         ("HierarchicalGMM", 1 + 2 * 1 + 2 * 7),
         ("HierarchicalGMM, by position", 1 + 2 * 2 * 1 + 2 * 7),
+        ("TreeGMM", 1 + 2 * 2 * 1 + 2 * 4),  # 3 x 2 pixels: two powers of each column, and one pair
     ],
 )
 def test_parameters_by_hand(name, expected):

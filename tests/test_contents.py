@@ -13,9 +13,9 @@ from gmmlib.stationary.transformed import TransformedGMM
 from gmmlib.storage import ModelFileError
 from tests.test_fuzz import IMAGES, LABELS, MODELS, ROWS, saved  # noqa: F401  a fixture used by its name
 
-POSITIVE = {"weights", "spectra", "top_weights", "conditionals", "scale", "priors", "covariances"}
+POSITIVE = {"weights", "spectra", "top_weights", "conditionals", "scale", "priors", "covariances", "tables"}
 COUNTS = {"n_iter", "converged", "component_counts", "image_shape"}
-SUMS = {"weights", "top_weights", "conditionals", "priors"}
+SUMS = {"weights", "top_weights", "conditionals", "priors", "tables"}
 TRACES = {"log_likelihoods", "objectives", "component_counts"}
 
 
@@ -171,6 +171,7 @@ TAKEN = {
     "allow_missing": (True,),
     "warm_start": (True,),
     "fixed_spectra": (True,),
+    "fit_leaves": (True,),
 }
 
 

@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 from gmmlib.compose.classify import GenerativeClassifier
 from gmmlib.compose.convolutional_stack import ConvolutionalStack
 from gmmlib.compose.stack import StackedGMM
+from gmmlib.compose.tree import TreeGMM
 from gmmlib.full.estimator import FullGMM
 from gmmlib.stationary import templates
 from gmmlib.stationary.discriminative import DiscriminativeGMM
@@ -175,6 +176,8 @@ def without_drawing(name):
         top = FullGMM(1, max_iter=2)
         top = GenerativeClassifier(top) if is_classifier(model) else top
         return model.set_params(layers=[clone(layer).set_params(mixture=mixture)], top=top), X
+    if isinstance(model, TreeGMM):
+        return model.set_params(init=model.fit(X).learned()), X
     if isinstance(model, GenerativeClassifier):
         return GenerativeClassifier(model.density.set_params(n_components=1, init="random_from_data")), X
     if isinstance(model, DiscriminativeGMM | PhaseBlindGMM):

@@ -12,6 +12,7 @@ from gmmlib.compose.classify import GenerativeClassifier
 from gmmlib.compose.convolutional_stack import ConvolutionalStack
 from gmmlib.compose.patch_layer import PatchLayer
 from gmmlib.compose.stack import StackedGMM
+from gmmlib.compose.tree import TreeGMM
 from gmmlib.full.estimator import FullGMM
 from gmmlib.stationary.convolutional import ConvolutionalGMM
 from gmmlib.stationary.discriminative import DiscriminativeGMM
@@ -101,6 +102,7 @@ CHECKED = {
     "StackedGMM of images": OfRows(StackedGMM([LOWEST, FullGMM(1)])),
     "StackedGMM of rows": StackedGMM([FullGMM(2, random_state=0), FullGMM(1)]),
     "TransformedGMM": OfRows(TransformedGMM(2, max_iter=3, random_state=0, tol=0.0)),
+    "TreeGMM": OfRows(TreeGMM(LOWEST, [(1, 1, 2)], max_iter=3, random_state=0, tol=0.0)),
 }
 DRAWN = "the start is drawn from the rows, and repeated rows are others to draw from"
 WORDS = "the text says how many rows there are and how many are needed, in other words"
@@ -116,11 +118,12 @@ EXPECTED = {
     "StackedGMM of images": OF_TWO,
     "StackedGMM of rows": OF_TWO,
     "TransformedGMM": BY_DRAWING | OF_TWO,
+    "TreeGMM": BY_DRAWING | OF_TWO,
 }
 
 
 def test_every_estimator_is_checked():
-    assert CHECKED.keys() == SUBJECTS.keys() - {"FullGMM, values missing"}
+    assert CHECKED.keys() == SUBJECTS.keys() - {"FullGMM, values missing", "TreeGMM of vectors"}
 
 
 @pytest.mark.filterwarnings("ignore")

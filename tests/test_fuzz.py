@@ -22,6 +22,7 @@ from gmmlib.compose.classify import GenerativeClassifier
 from gmmlib.compose.convolutional_stack import ConvolutionalStack
 from gmmlib.compose.patch_layer import PatchLayer
 from gmmlib.compose.stack import StackedGMM
+from gmmlib.compose.tree import TreeGMM
 from gmmlib.full.estimator import FullGMM
 from gmmlib.stationary.convolutional import ConvolutionalGMM
 from gmmlib.stationary.discriminative import DiscriminativeGMM
@@ -62,6 +63,13 @@ MODELS = {
     "PenalisedGMM": lambda: PenalisedGMM(2, max_iter=2, random_state=0, tol=0.0).fit(IMAGES),
     "PhaseBlindGMM": lambda: PhaseBlindGMM(1, max_iter=2, random_state=0).fit(IMAGES),
     "TransformedGMM": lambda: TransformedGMM(2, max_iter=2, random_state=0, tol=0.0).fit(IMAGES),
+    "TreeGMM": lambda: TreeGMM(
+        ConvolutionalGMM(2, max_iter=2, random_state=0, tol=0.0),
+        [(1, 1, 3), (1, 5, 2)],
+        max_iter=2,
+        tol=0.0,
+        random_state=0,
+    ).fit(IMAGES),
 }
 
 

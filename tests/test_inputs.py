@@ -21,6 +21,7 @@ from sklearn.neighbors import KernelDensity
 import gmmlib
 from gmmlib import base
 from gmmlib.compose.classify import GenerativeClassifier
+from gmmlib.compose.tree import TreeGMM
 from gmmlib.full.estimator import FullGMM
 from gmmlib.stationary.convolutional import ConvolutionalGMM
 from gmmlib.stationary.hierarchical import HierarchicalGMM
@@ -270,6 +271,10 @@ BAD_SETTINGS = {
     "callback": FUNCTION,
     "checkpoint": [3, 2.5, True, [], object()],
     "density": (None, 3, FullGMM, "FullGMM"),
+    "leaf": (None, 3, FullGMM, "FullGMM"),
+    "levels": (None, 3, [3], [(2, 2)], [(1, 0, 2)], [(1, 2, 2.5)], [(1, 3, 2)], [(1, 2, 1000)]),
+    "share_tables": ("other", None, 3, True),
+    "fit_leaves": ("other", None, 3, [True]),
     "layers": (None, [], 3, [3], FullGMM(2), [FullGMM]),
     "codes": ("other", None, 3, ["posterior"] * 3, ["posterior", "other"]),
     "priors": (
@@ -382,6 +387,13 @@ OUT_OF_REACH = {
     "HierarchicalGMM": HierarchicalGMM(2, 2, variance_floor=SMALL**2, max_iter=1, random_state=0, tol=0.0),
     "PhaseBlindGMM": PhaseBlindGMM(2, reg_covar=SMALL**2, max_iter=1, random_state=0),
     "TransformedGMM": TransformedGMM(2, variance_floor=SMALL**2, max_iter=1, random_state=0, tol=0.0),
+    "TreeGMM": TreeGMM(
+        ConvolutionalGMM(2, variance_floor=SMALL**2, max_iter=1, tol=0.0),
+        [(1, 2, 2)],
+        max_iter=1,
+        random_state=0,
+        tol=0.0,
+    ),
 }
 
 

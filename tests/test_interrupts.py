@@ -10,6 +10,7 @@ import pytest
 
 from gmmlib import ConvolutionalGMM, FullGMM
 from gmmlib.compose.stack import StackedGMM
+from gmmlib.compose.tree import TreeGMM
 from gmmlib.em import interrupts
 from gmmlib.stationary.discriminative import DiscriminativeGMM
 from gmmlib.stationary.hierarchical import HierarchicalGMM
@@ -26,6 +27,12 @@ FITS = {
     "hierarchical": (
         lambda **s: HierarchicalGMM(3, 2, max_iter=9, random_state=0, **s, tol=0.0),
         (X.reshape(60, 2, 5, 6),),
+    ),
+    "tree": (
+        lambda **s: TreeGMM(
+            FullGMM(3, max_iter=1, tol=0), [(1, 2, 3)], max_iter=9, random_state=0, **s, tol=0.0
+        ),
+        (X,),
     ),
     "discriminative": (
         lambda **s: DiscriminativeGMM(2, max_iter=9, random_state=0, **s),

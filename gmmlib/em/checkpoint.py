@@ -198,10 +198,20 @@ def _described(name, value):
     elif isinstance(value, streams.STREAMS):
         digest = hashlib.sha256(streams.identity(value).encode()).hexdigest()
         yield name, f"{type(value).__name__} in state {digest[:16]}"
+    elif hasattr(value, "get_params") and not isinstance(value, type):
+        learned = value.to_arrays()[1] if hasattr(value, "weights_") else {}
+        inside = value.get_params(deep=False) | learned
+        yield name, f"{type(value).__name__} of {sorted(inside)}"
+        for key in sorted(inside.keys() - set(FREE[3:])):
+            yield from _described(f"{name}.{key}", inside[key])
     elif hasattr(value, "keys") and not hasattr(value, "__array__"):
         yield name, f"mapping of {sorted(map(str, value))}"
         for key in value:
             yield from _described(f"{name}[{key!r}]", value[key])
+    elif isinstance(value, (list, tuple)) and any(np.ndim(part) for part in value):
+        yield name, f"list of {len(value)}"
+        for number, part in enumerate(value):
+            yield from _described(f"{name}[{number}]", part)
     else:
         yield name, _digest(name, value)
 

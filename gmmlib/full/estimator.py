@@ -149,6 +149,17 @@ class FullGMM(Learned, missing.Incomplete, Additive, Online, Mixture):
         with self._workers() as workers:
             return steps.e_step(posteriors, Y, weight, parameters.means, workers)
 
+    def statistics_given(self, X, posteriors):
+        """Sufficient statistics of samples whose components have posteriors (N, K), times row weights."""
+        Y, parameters = self._parameters().axes.rotate(self._data(X)), self._parameters()
+
+        def given(rows, out):
+            out[...] = posteriors[rows]
+            return 0.0
+
+        with self._workers() as workers:
+            return steps.e_step(given, Y, posteriors.sum(axis=1), parameters.means, workers)
+
     def _set_from(self, statistics):
         before = self._parameters()
         with self._workers() as workers:

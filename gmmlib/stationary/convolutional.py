@@ -140,6 +140,17 @@ class ConvolutionalGMM(Filtering, OfWindows, Additive, Online, OfImages, Mixture
             P = steps.all_powers(X, layout, workers)
             return steps.statistics(self._parameters, P, weight, layout, workers)
 
+    def statistics_given(self, X, posteriors):
+        """Sufficient statistics of images whose components have posteriors (N, K), times row weights."""
+        X, layout = self._data(X), self._layout
+
+        def of(rows):
+            resp = posteriors[rows]
+            return steps.Statistics(resp.sum(axis=0), resp.T @ powers(X[rows], layout), 0.0, resp.sum())
+
+        with self._workers(layout) as workers:
+            return workers.sum(of, len(X))
+
     def _set_from(self, statistics):
         self._set(self._layout, self._m_step(statistics))
 

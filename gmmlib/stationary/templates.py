@@ -138,12 +138,17 @@ def log_joints(bank, z, P):
     return joint.reshape(len(z), len(bank.kernels), -1)
 
 
-def e_step(bank, X, weight):
-    """Statistics of a chunk of images (n, H, W) with row weights (n,)."""
+def e_step(bank, X, weight, given=None):
+    """Statistics of images (n, H, W) with row weights (n,), under their own or `given` posteriors (n, K)."""
     X = np.asarray(X, dtype=np.float64)
     z, P = fft.rfft2(X, norm="ortho"), powers(X, bank.layout)
     resp = log_joints(bank, z, P)
-    _, evidence = steps.normalised(resp.reshape(len(X), -1))
+    if given is None:
+        _, evidence = steps.normalised(resp.reshape(len(X), -1))
+    else:
+        evidence = np.zeros(len(X))
+        steps.normalised(resp.reshape(-1, resp.shape[2]))
+        resp *= given[:, :, None]
     mass = resp.sum(axis=2) * weight[:, None]
     transform = np.zeros(bank.kernels.shape, dtype=complex)
     for k in np.flatnonzero(mass.any(axis=0)):

@@ -108,6 +108,16 @@ class TransformedGMM(Spectral, Additive, OfImages, Mixture):
         with templates.workers(len(self.weights_), self._shifts) as workers:
             return self._e_step(prepared, X, weight, workers)[0]
 
+    def statistics_given(self, X, posteriors):
+        """Sufficient statistics of images whose components have posteriors (N, K), times row weights."""
+        X, prepared = self._data(X), templates.bank(self._parameters, self._layout, self._shifts)
+        ones = np.ones(len(X))
+        with templates.workers(len(self.weights_), self._shifts) as workers:
+            total = workers.sum(
+                lambda rows: templates.e_step(prepared, X[rows], ones[rows], posteriors[rows]), len(X)
+            )
+        return total._replace(weight=total.mass.sum())
+
     def _set_from(self, statistics):
         self._set(self._layout, self._m_step(statistics, self._layout))
 
