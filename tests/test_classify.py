@@ -17,7 +17,15 @@ from sklearn.neighbors import KernelDensity
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
-from gmmlib import ESTIMATORS, ConvolutionalGMM, FullGMM, GenerativeClassifier, StackedGMM
+from gmmlib import (
+    ESTIMATORS,
+    ConvolutionalGMM,
+    ConvolutionalStack,
+    FullGMM,
+    GenerativeClassifier,
+    PatchLayer,
+    StackedGMM,
+)
 from gmmlib.stationary.penalised import PenalisedGMM
 from gmmlib.storage import ModelFileError
 from tests import oracles
@@ -49,6 +57,7 @@ def textures(n=120, seed=0):
 
 X, Y = vectors()
 IMAGES, TEXTURE = textures()
+LAYER = PatchLayer(ConvolutionalGMM(2, max_iter=2, tol=0.0, random_state=0), side=2, cells=(2, 2))
 
 
 def by_bayes(X, Y, new):
@@ -241,7 +250,7 @@ def test_a_file_with_other_settings_is_refused(change, text, tmp_path):
 OWN = (
     "density must not fit a transform of its own to each class, for densities of different variables do not "
     "compare; got {} below the last step. Fit it to all classes once and wrap it in "
-    "sklearn.frozen.FrozenEstimator."
+    "sklearn.frozen.FrozenEstimator; a ConvolutionalStack takes the classifier as its top."
 )
 MESSAGES = [
     (
@@ -266,6 +275,16 @@ MESSAGES = [
         {"density": make_pipeline("passthrough", StackedGMM([StackedGMM([FullGMM(2), FullGMM(1)])]))},
         (X, Y),
         OWN.format("FullGMM(n_components=2)"),
+    ),
+    (
+        {"density": ConvolutionalStack([LAYER], FullGMM(1))},
+        (IMAGES, TEXTURE),
+        OWN.format(repr(LAYER)),
+    ),
+    (
+        {"density": make_pipeline("passthrough", ConvolutionalStack([LAYER]))},
+        (X, Y),
+        OWN.format(repr(LAYER)),
     ),
     (
         {"density": make_pipeline("passthrough", gauss())},
@@ -307,6 +326,15 @@ def test_a_class_too_small_for_its_density_is_named():
     assert caught.value.__notes__ == [
         "This is about class few, which has 3 rows; the classifier is as before."
     ]
+
+
+def test_a_fitted_stack_below_a_density_is_the_classifier_on_top_of_it():
+    layers = ConvolutionalStack([LAYER], random_state=0).fit(IMAGES)
+    density = make_pipeline(FrozenEstimator(layers), gauss(reg_covar=0.1))
+    below = GenerativeClassifier(density).fit(IMAGES, TEXTURE)
+    top = GenerativeClassifier(gauss(reg_covar=0.1))
+    on_top = ConvolutionalStack([LAYER], top, random_state=0).fit(IMAGES, TEXTURE)
+    assert_allclose(below.log_joint(IMAGES), on_top.log_joint(IMAGES), rtol=1e-10)
 
 
 def test_other_sizes_than_those_of_the_fit_are_refused():

@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted, has_fit_parameter, validat
 from gmmlib import _checks, _contents, posterior
 from gmmlib.base import BayesRule
 from gmmlib.compose import parts
+from gmmlib.compose.convolutional_stack import ConvolutionalStack
 from gmmlib.compose.stack import StackedGMM
 
 SEEDS = 2**32  # seeds of densities lie below it
@@ -40,7 +41,7 @@ class GenerativeClassifier(ClassifierMixin, BayesRule, BaseEstimator):
         Unfitted, with `fit` and `score_samples` (log-densities in nats), such as `FullGMM` or scikit-learn's
         ``KernelDensity``; a clone is fitted to each class.  A ``Pipeline`` or `StackedGMM` scores transformed
         rows, so its transforms must learn nothing or be in a ``sklearn.frozen.FrozenEstimator``, fitted on
-        all classes.
+        all classes.  A `ConvolutionalStack` always learns some: it takes the classifier as its top.
     priors : array-like, (C,), optional
         Probability of each class, sorted as in `classes_`; by default its share of the rows or row weights.
     random_state : int, Generator, RandomState or None
@@ -229,7 +230,8 @@ def _check_density(density, sample_weight):
             raise ValueError(
                 "density must not fit a transform of its own to each class, for densities of different "
                 f"variables do not compare; got {step!r} below the last step. Fit it to all classes "
-                "once and wrap it in sklearn.frozen.FrozenEstimator."
+                "once and wrap it in sklearn.frozen.FrozenEstimator; a ConvolutionalStack takes the "
+                "classifier as its top."
             )
     if sample_weight is not None and not has_fit_parameter(density, "sample_weight"):
         raise ValueError(
@@ -254,6 +256,8 @@ def _below(density):
         steps = [step for _, step in density.steps]
     elif isinstance(density, StackedGMM):
         steps = density.layers
+    elif isinstance(density, ConvolutionalStack):
+        steps = [*density.layers, density.top]
     return [*steps[:-1], *_below(steps[-1])] if steps else []
 
 
