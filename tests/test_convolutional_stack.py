@@ -347,7 +347,7 @@ TEXTS = {
     "window needs cells, how many windows there are; got window=3 and cells=None.": {"window": 3},
     "inverse_temperature must be a finite number > 0; got 0.": {"inverse_temperature": 0},
     "n_axes must be at most 16, the directions in which the 300 rows of length 16 vary; got 17. Ask for "
-    "fewer axes, or pass more data.": {"mixture": FULL, "n_axes": 17, "n_patches": 300},
+    "fewer axes, or pass more rows of X.": {"mixture": FULL, "n_axes": 17, "n_patches": 300},
     "min_std=99 must leave patches to fit; got none of 300 that reaches it, the largest standard deviation "
     "being ": {"min_std": 99.0, "n_patches": 300},
 }

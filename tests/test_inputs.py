@@ -277,6 +277,9 @@ BAD_SETTINGS = {
     "fit_leaves": ("other", None, 3, [True]),
     "layers": (None, [], 3, [3], FullGMM(2), [FullGMM]),
     "codes": ("other", None, 3, ["posterior"] * 3, ["posterior", "other"]),
+    "top": (3, FullGMM, "FullGMM"),
+    "n_axes": (*(value for value in COUNT if value is not None), 1000),
+    "whiten": ("other", None, 3, [True]),
     "priors": (
         [0.5],
         [0.5, 0.6],

@@ -36,7 +36,7 @@ def principal_axes(X, weight, n_axes, whiten):
     if n_axes > varying:
         raise ValueError(
             f"n_axes must be at most {varying}, the directions in which the {len(X)} rows of length "
-            f"{dimension} vary; got {n_axes}. Ask for fewer axes, or pass more data."
+            f"{dimension} vary; got {n_axes}. Ask for fewer axes, or pass more rows of X."
         )
     largest = np.take_along_axis(basis, np.abs(basis).argmax(axis=0)[None], axis=0)
     basis = basis * np.sign(largest)
