@@ -110,6 +110,8 @@ BY_DRAWING = {"check_sample_weight_equivalence_on_dense_data": DRAWN}
 OF_TWO = {"check_fit2d_1sample": WORDS}
 EXPECTED = {
     "ConvolutionalGMM": BY_DRAWING | OF_TWO,
+    "ConvolutionalStack": BY_DRAWING,
+    "ConvolutionalStack of classes": BY_DRAWING,
     "FullGMM": BY_DRAWING,
     "HierarchicalGMM": BY_DRAWING | OF_TWO,
     "HierarchicalGMM, by position": BY_DRAWING | OF_TWO,
@@ -118,7 +120,7 @@ EXPECTED = {
     "StackedGMM of images": OF_TWO,
     "StackedGMM of rows": OF_TWO,
     "TransformedGMM": BY_DRAWING | OF_TWO,
-    "TreeGMM": BY_DRAWING | OF_TWO,
+    "TreeGMM": OF_TWO,
 }
 
 
