@@ -14,7 +14,7 @@ from gmmlib import _checks, posterior
 from gmmlib.compose import leaves, messages
 from gmmlib.full.start import kmeans_labels
 
-IMAGES = 10_000  # of which tables are made: a start need not see more
+IMAGES = 5_000  # of which tables are made: a start need not see more
 MARGINAL = 0.1  # share of the mean table in each cluster's, so that no state is impossible at the start
 
 
@@ -60,15 +60,19 @@ def table_shapes(levels, sharing, cells, n_components):
     return [*shapes, (states[-1],)]
 
 
-def grow(leaf, X, weight, cells, model, rng):
-    """`messages.Parameters` from which EM starts, over a fitted leaf."""
+def grow(leaf, X, weight, cells, density, model, rng):
+    """`messages.Parameters` from which EM starts, over a fitted leaf.
+
+    The log densities (C, N, K) of the patches can be given as `density`; else it is None.
+    """
     if not cells.groups:
         return messages.Parameters(leaf.weights_ / leaf.weights_.sum(), (), (1,))
     *shapes, _ = table_shapes(model.levels, model.share_tables, cells, len(leaf.weights_))
+    chosen = slice(None)
     if len(X) > IMAGES:
         chosen = np.sort(rng.choice(len(X), IMAGES, replace=False))
-        X, weight = X[chosen], weight[chosen]
-    log_density = leaves.log_density(leaf, cells.split(X))
+    weight = weight[chosen]
+    log_density = leaves.log_density(leaf, cells.split(X[chosen])) if density is None else density[:, chosen]
     prior, tables = leaf.weights_[None], []  # (C, K), or (1, K) where it is the same for all cells
     for shape, n_parents in zip(shapes, cells.sizes[1:], strict=True):
         share = posterior.proba((log_density + np.log(prior)[:, None]).reshape(-1, log_density.shape[2]))

@@ -96,7 +96,7 @@ def upward(parameters, log_density):
     return levels, log_density[0] + logs(parameters.weights)
 
 
-def down(level, parents, weight):
+def down(level, parents, weight, of_cells=True):
     """Posteriors of the cells of a level, from those of their parents.
 
     Parameters
@@ -106,6 +106,8 @@ def down(level, parents, weight):
         Posteriors given the whole image.
     weight : ndarray, (n,)
         Row weights.
+    of_cells : bool
+        Whether `cells` are wanted, which takes one of the three products; else they are None.
 
     Returns
     -------
@@ -117,18 +119,21 @@ def down(level, parents, weight):
     parents = np.repeat(parents, len(level.mixed) // len(parents), axis=0)
     lost = level.mixed < SMALL
     share = np.divide(parents, level.mixed, out=np.zeros_like(parents), where=~lost)
-    cells = share @ level.table
-    cells *= level.scaled
+    cells = share @ level.table if of_cells else None
+    if of_cells:
+        cells *= level.scaled
     share *= weight[:, None]
     counts = share.swapaxes(1, 2) @ level.scaled
     counts *= level.table
-    for cell, row, parent in _entries(lost & (parents > 0), cells.shape[2]):
+    for cell, row, parent in _entries(lost & (parents > 0), level.table.shape[2]):
         relative = level.log_density[cell, row] + logs(level.table[cell, parent])
         pairs = np.exp(relative - level.log_mixed[cell, row, parent][:, None])
         pairs *= parents[cell, row, parent][:, None]
-        np.add.at(cells, (cell, row), pairs)
+        if of_cells:
+            np.add.at(cells, (cell, row), pairs)
         np.add.at(counts, (cell, parent), weight[row][:, None] * pairs)
-    cells[cells < INVISIBLE] = 0.0
+    if of_cells:
+        cells[cells < INVISIBLE] = 0.0
     return cells, counts
 
 
@@ -136,18 +141,21 @@ class Posteriors(NamedTuple):
     """What n images are taken for, given the whole of each."""
 
     evidence: np.ndarray  # (n,)  log-likelihood, nats
-    cells: list  # L + 1 of (C, n, K), lowest first; the last is the root's, (1, n, T)
+    cells: list  # L + 1 of (C, n, K), lowest first; the last is the root's, (1, n, T); the first may be None
     counts: list  # L of (C, T, K), as `down` makes them
 
 
-def posteriors(parameters, log_density, weight):
-    """`Posteriors` of all cells from the log densities of patches (C, n, K), with row weights (n,)."""
+def posteriors(parameters, log_density, weight, of_patches=True):
+    """`Posteriors` from the log densities of patches (C, n, K), with row weights (n,).
+
+    Those of the patches can be left out where counts alone are wanted.
+    """
     levels, joint = upward(parameters, log_density)
     evidence = np.empty(len(joint))
     _kernels.normalise(joint, np.zeros(joint.shape[1]), evidence)
     cells, counts = [joint[None]], []
-    for level in reversed(levels):
-        of_level, of_pairs = down(level, cells[-1], weight)
+    for number in reversed(range(len(levels))):
+        of_level, of_pairs = down(levels[number], cells[-1], weight, of_cells=of_patches or number > 0)
         cells.append(of_level)
         counts.append(of_pairs)
     return Posteriors(evidence, cells[::-1], counts[::-1])

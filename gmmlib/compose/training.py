@@ -16,7 +16,7 @@ from gmmlib.compose import grid, growth, leaves, messages
 from gmmlib.em import checkpoint
 
 EMPTY = 1e-10  # share of the patches below which a component of the leaf starts again, as in its own M-step
-KNOWN = 2**27  # log densities of held leaves that are kept between E-steps: 1 GB
+KEPT = 2**27  # most log densities of held leaves that are kept between E-steps: 1 GB
 
 
 class Tree(NamedTuple):
@@ -53,7 +53,7 @@ def e_step(tree, patches, weight, trained, log_density=None):
     """`Statistics` of n images in patches (C, n, h, w) with row weights (n,)."""
     if log_density is None:
         log_density = leaves.log_density(tree.leaf, patches)
-    evidence, cells, counts = messages.posteriors(tree.top, log_density, weight)
+    evidence, cells, counts = messages.posteriors(tree.top, log_density, weight, of_patches=trained)
     tables = [
         c.reshape(-1, *table.shape).sum(axis=0) for c, table in zip(counts, tree.top.tables, strict=True)
     ]
@@ -87,19 +87,31 @@ def _split(probabilities, counts):
         probabilities[..., both] = probabilities[..., both].sum(axis=-1, keepdims=True) / 2
 
 
-def e_steps(X, weight, cells, workers, trained):
-    """Trees to (statistics, the tree itself) and the mean log-likelihood, in nats per image."""
-    known = {}  # log densities of blocks, where the leaf stays as it is
+def held_density(leaf, X, cells, workers):
+    """Log densities (C, N, K) of all patches under a held leaf, nats, or None where they are too many."""
+    shape = cells.sizes[0], len(X), len(leaf.weights_)
+    if math.prod(shape) > KEPT:
+        return None
+    density = np.empty(shape)
+
+    def of(rows):
+        return leaves.log_density(leaf, cells.split(X[rows])).swapaxes(0, 1)
+
+    workers.fill(of, density.swapaxes(0, 1))
+    return density
+
+
+def e_steps(X, weight, cells, workers, trained, density=None):
+    """Trees to (statistics, the tree itself) and the mean log-likelihood, in nats per image.
+
+    The log densities of a leaf that is held can be given, as `held_density` makes them.
+    """
 
     def run(tree):
-        size = len(X) * tree.top.sizes[0] * len(tree.leaf.weights_)
-
         def of(rows):
-            if trained or size > KNOWN:
+            if density is None:
                 return e_step(tree, cells.split(X[rows]), weight[rows], trained)
-            if rows.start not in known:
-                known[rows.start] = leaves.log_density(tree.leaf, cells.split(X[rows]))
-            return e_step(tree, None, weight[rows], False, known[rows.start])
+            return e_step(tree, None, weight[rows], False, density[:, rows])
 
         total = workers.sum(of, len(X))
         return (total, tree), total.log_likelihood / total.weight

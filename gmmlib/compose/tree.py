@@ -26,6 +26,7 @@ from gmmlib.em.workers import Workers, block_size
 
 SHARING = ("none", "cells", "everywhere")
 STATES = 64  # of a patch, as a block of images is made for
+SMALLER = 4  # times than blocks of other mixtures, since many arrays of a block are at work at once
 
 
 class TreeGMM(Learned, inference.Inference, Additive, OfImages, Mixture):
@@ -133,26 +134,28 @@ class TreeGMM(Learned, inference.Inference, Additive, OfImages, Mixture):
         with file, self._workers(cells) as workers:
             state = file.read(lambda state: None)
             if state is None:
-                start = self._start(X, weight, cells)
+                rng = _checks.generator(self.random_state)
+                leaf = growth.fitted_leaf(self, X, weight, cells, rng)
             else:
                 with file.judged():
                     expectation = training.unpacked(self, state, cells, cells.split(X[:1]), weight, trained)
-                    start = Saved(expectation, state.log_likelihoods)
+                    start, leaf = Saved(expectation, state.log_likelihoods), expectation[1].leaf
+            density = None if trained else training.held_density(leaf, X, cells, workers)
+            if state is None:
+                start = self._start(leaf, X, weight, cells, density, rng)
             self._run_em(
                 start,
-                training.e_steps(X, weight, cells, workers, trained),
+                training.e_steps(X, weight, cells, workers, trained, density),
                 lambda expectation: training.m_step(*expectation),
                 lambda tree: self._set(cells, tree),
                 file=file,
                 pack=training.packed,
             )
 
-    def _start(self, X, weight, cells):
-        rng = _checks.generator(self.random_state)
-        leaf = growth.fitted_leaf(self, X, weight, cells, rng)
+    def _start(self, leaf, X, weight, cells, density, rng):
         if hasattr(self.init, "keys") and "tables" in self.init:
             return self._checked(leaf, self.init["weights"], self.init["tables"], cells, "init")
-        return training.Tree(growth.grow(leaf, X, weight, cells, self, rng), leaf)
+        return training.Tree(growth.grow(leaf, X, weight, cells, density, self, rng), leaf)
 
     def _trains_leaf(self):
         return bool(self.fit_leaves) and not isinstance(self.leaf, FrozenEstimator)
@@ -208,7 +211,7 @@ class TreeGMM(Learned, inference.Inference, Additive, OfImages, Mixture):
         return tags
 
     def _workers(self, cells):
-        numbers = math.prod(cells.shape) + STATES * cells.sizes[0]
+        numbers = SMALLER * (math.prod(cells.shape) + STATES * cells.sizes[0])
         return Workers(_checks.positive_integer(self.chunk_size, "chunk_size"), block_size(numbers))
 
     def _check_settings(self):
