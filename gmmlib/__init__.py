@@ -6,7 +6,7 @@ it uses alone.
 
 from importlib import import_module
 
-__version__ = "0.3.0"
+__version__ = "0.3.1"
 
 ESTIMATORS = {
     "ConvolutionalGMM": "stationary.convolutional",

@@ -445,7 +445,7 @@ def test_a_file_that_is_no_checkpoint_is_refused_before_any_work(kind, content, 
         make().fit(X).save(path)
     else:
         path.write_bytes(content)
-    for work in ("em.workers.Workers.map", "full.start.kmeans_labels", "full.steps.data_axes"):
+    for work in ("em.workers.Workers.map", "full.run.kmeans", "full.steps.data_axes"):
         monkeypatch.setattr(f"gmmlib.{work}", lambda *_: pytest.fail("work was done"))
     refused(make, X, path, "must be a checkpoint of this fit")
 
@@ -467,7 +467,7 @@ def test_a_place_where_no_checkpoint_can_be_is_refused_before_any_work(
     make, X = SMALL[kind]
     (tmp_path / "plain").write_text("text")
     os.mkfifo(tmp_path / "pipe")
-    for work in ("em.workers.Workers.map", "full.start.kmeans_labels", "full.steps.data_axes"):
+    for work in ("em.workers.Workers.map", "full.run.kmeans", "full.steps.data_axes"):
         monkeypatch.setattr(f"gmmlib.{work}", lambda *_: pytest.fail("work was done"))
     with pytest.raises(error) as caught:
         make(checkpoint=f"{tmp_path}/{name}").fit(X)

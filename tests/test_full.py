@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
-from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from sklearn.pipeline import Pipeline
@@ -15,7 +14,6 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from gmmlib import FullGMM
-from gmmlib.full import start as starts
 from gmmlib.storage import ModelFileError
 from tests import oracles
 
@@ -414,50 +412,6 @@ def test_a_component_that_holds_just_the_least_weight_stays(unit, order):
     assert_array_equal(model.component_counts_, 3)
     model = fit(x, 3, sample_weight=np.full(100, unit), init=labels, min_weight=0.3 + 1e-6, max_iter=3)
     assert_array_equal(model.component_counts_[-1:], [1])  # negative control
-
-
-def one_hot(n_rows, n_columns, noise, seed=0):
-    """Vectors of 0 and 1, each as often as the others, with something in the last digits."""
-    rows = np.eye(n_columns)[np.random.default_rng(seed).permutation(np.arange(n_rows) % n_columns)]
-    own = np.random.default_rng([seed, 1]).normal(size=rows.shape)
-    own[::3] = 0.0  # most rows have none
-    return rows + noise * own
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_the_start_from_k_means_is_blind_to_rounding(seed):
-    labels = starts.kmeans_labels(one_hot(200, 20, 0.0), np.ones(200), 12, seed)
-    for noise in (1e-16, 1e-15, -1e-15, 1e-14, 1e-13):
-        found = starts.kmeans_labels(one_hot(200, 20, noise), np.ones(200), 12, seed)
-        assert_array_equal(found, labels)
-
-
-@pytest.mark.parametrize("n_components", [1, 2, 9])
-@pytest.mark.parametrize("weighted", [False, True])
-def test_k_means_is_that_of_scikit_learn_where_nothing_ties(n_components, weighted):
-    rng = np.random.default_rng(0)
-    x, weight = rng.normal(3.0, 1.0, size=(300, 5)), rng.gamma(2.0, size=300) if weighted else np.ones(300)
-    algorithm = "elkan" if n_components > 1 else "lloyd"
-    theirs = KMeans(n_components, n_init=1, random_state=3, algorithm=algorithm).fit(
-        x, sample_weight=weight if weighted else None
-    )
-    assert_array_equal(starts.kmeans_labels(x, weight, n_components, 3), theirs.labels_)
-
-
-@pytest.mark.parametrize(
-    ("dtype", "exponent"),
-    [(np.float64, -1000), (np.float64, 490), (np.float32, -120), (np.float32, 120), (np.float64, 3)],
-)
-def test_k_means_does_not_depend_on_the_units(dtype, exponent):
-    x = np.random.default_rng(0).normal(size=(90, 4)).astype(dtype)
-    x[::3] += 5
-    labels = starts.kmeans_labels(x, np.ones(90), 4, 0)
-    assert len(set(labels)) == 4
-    assert_array_equal(starts.kmeans_labels(np.ldexp(x, exponent), np.ones(90), 4, 0), labels)
-
-
-def test_k_means_of_nothing_but_zeros():
-    assert_array_equal(starts.kmeans_labels(np.zeros((9, 2)), np.ones(9), 1, 0), 0)
 
 
 def test_without_min_weight_no_component_is_removed():

@@ -73,7 +73,7 @@ def test_reference_is_stored_in_the_one_form(source, scale):
 
 def test_published_notebooks_stay_small():
     total = sum(path.stat().st_size for path in PROJECT.references("paper").glob("*.ipynb"))
-    assert total <= 16e6, f"book/*.ipynb hold {total / 1e6:.1f} MB; draw fewer or smaller figures"
+    assert total <= 15e6, f"book/*.ipynb hold {total / 1e6:.1f} MB; draw fewer or smaller figures"
 
 
 def test_the_figure_of_the_readme_is_the_published_one():

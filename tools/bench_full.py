@@ -11,7 +11,8 @@ from scipy.linalg.blas import dsyrk, dtrmm
 from sklearn.mixture import GaussianMixture
 
 from gmmlib import FullGMM, _kernels, plotting
-from gmmlib.full import steps
+from gmmlib.full import run
+from gmmlib.kmeans import kmeans
 from tools import bench_data
 from tools.project import REPOSITORY
 from tools.timing import Row, compare
@@ -30,7 +31,7 @@ class Ours:
     def __init__(self, X, labels, n_components):
         self.model = FullGMM(n_components, reg_covar=RIDGE)
         with self.model._workers() as workers:
-            self.run = steps.Run(self.model, X, np.ones(len(X)), workers, labels)
+            self.run = run.Run(self.model, X, np.ones(len(X)), workers, labels)
             self.parameters = self.run.start()
 
     def __call__(self):
@@ -60,7 +61,7 @@ def against_scikit_learn(X, n_components, bound, rounds=1, repeats=1, dtype=np.f
     An iteration of scikit-learn's costs the same at every stage; ours gets cheaper as EM settles.
     """
     if labels is None:
-        labels = steps.kmeans_labels(X, np.ones(len(X)), n_components, 0)
+        labels = kmeans(X, n_components, 0).labels
     ours, theirs = Ours(X, labels, n_components), Theirs(X.astype(dtype), labels, n_components)
     ours()
     first = ours.log_likelihood
@@ -223,7 +224,7 @@ def growth(X):
 def rows():
     """Each row of the table; the growth is drawn in ``_build/bench.png`` too."""
     X, n_components = bench_data.digits().reshape(-1, 784), 32
-    labels = steps.kmeans_labels(X, np.ones(len(X)), n_components, 0)
+    labels = kmeans(X, n_components, 0).labels
     whole = against_scikit_learn(X, n_components, "at least 35, goal 60", repeats=9, labels=labels)
     yield whole
     yield against_scikit_learn(X, n_components, "at least 14", repeats=9, dtype=np.float32, labels=labels)

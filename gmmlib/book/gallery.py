@@ -20,7 +20,8 @@ with extra("plot"):  # Pillow comes with matplotlib
     from PIL import Image
 
 MIME = "application/vnd.gmmlib.book.gallery+json"
-TOP, SAMPLES = 8, 4  # images a component that it claims most strongly, and that are drawn from it
+TOP, SAMPLES = 8, 4  # images per component that it claims most strongly, and that are drawn from it
+MANY = 100  # components: of more, half as many images each are stored
 NEAREST = 5
 TIE = 1e-6  # relative difference below which rounding decides between two numbers
 GREYS = 16  # of photographs, digits and samples; spectra have 256
@@ -124,7 +125,7 @@ def of_log_joint(name, title, weights, log_joint, images, labels=None, sheets=No
 
     Further `sheets`, and whatever else there is, are those of `Gallery`.
     """
-    top = posterior.ranking(posterior.log_odds(log_joint), TOP)
+    top = posterior.ranking(posterior.log_odds(log_joint), _few(TOP, weights))
     sheets = {"most strongly claimed": np.stack([images[rows] for rows in top]), **(sheets or {})}
     if labels is not None:
         more["classes"] = metrics.contingency(log_joint.argmax(axis=1), labels, len(weights))
@@ -140,11 +141,16 @@ def _leading(covariance):
     return np.where(alone[:4, None], directions.T[::-1][:4], 0.0)
 
 
+def _few(count, weights):
+    return count if len(weights) <= MANY else count // 2
+
+
 def _drawn(model, seed):
     n_components = len(model.weights_)
-    labels = np.repeat(np.arange(n_components), SAMPLES)
+    n_samples = _few(SAMPLES, model.weights_)
+    labels = np.repeat(np.arange(n_components), n_samples)
     drawn = model.sample_components(labels, seed)
-    return drawn.reshape(n_components, SAMPLES, *drawn.shape[1:])
+    return drawn.reshape(n_components, n_samples, *drawn.shape[1:])
 
 
 def _profile(spectra, shape):

@@ -73,7 +73,7 @@ def spectra_grid(spectra, shape, titles, columns=8, label="log power"):
     return figure
 
 
-# Lines can be told apart without their colours.
+# Lines can be distinguished without their colours.
 DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)), (0, (10, 3)))
 
 
@@ -154,7 +154,7 @@ def grouped_bars(groups, series, ylabel, errors=None):
     """Draw one bar a series in each of G groups, the first series darkest, and their error bars.
 
     `series` and `errors` are dicts of names to heights (G,) and to half lengths (G,); up to five series are
-    told apart by lightness alone.
+    distinguished by lightness alone.
     """
     width = 0.8 / len(series)
     place = np.arange(len(groups)) - 0.4 + width / 2

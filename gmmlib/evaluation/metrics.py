@@ -133,7 +133,7 @@ def density_overlap(spectra, shape):
 
     the formula of Kailath (1967, IEEE Transactions on Communication Technology 15, 52-60) for two
     covariances, which share their eigenvectors here.  Unlike `spectral_overlap` it also counts contrast.  Two
-    components of equal weight are told apart with an error probability of at most half the coefficient.
+    components of equal weight are distinguished with an error probability of at most half the coefficient.
 
     A frequency at which both of a pair are 0 is left out, as that of patches without mean; where only one of
     them is, the densities share no image.  (K, K), nats per image: 0 for equal spectra, below 0 for others,

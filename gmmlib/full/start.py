@@ -1,17 +1,8 @@
-"""Where a fit of full covariances starts: k-means, random samples, or what a caller gives."""
-
-import warnings
-from functools import partial
+"""Where a fit of full covariances starts: random samples, or what a caller gives."""
 
 import numpy as np
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import euclidean_distances
-from sklearn.utils import check_random_state
-from sklearn.utils.extmath import row_norms
-from threadpoolctl import threadpool_limits
 
-from gmmlib import _checks, posterior
+from gmmlib import _checks
 from gmmlib.full import whitening
 
 JITTER = 0.1  # standard deviations between components that start at one place
@@ -27,53 +18,6 @@ def jittered(centres, deviation, rng):
         if away.min() < JITTER**2 * len(deviation):
             centres[k] += JITTER * deviation * rng.standard_normal(len(deviation))
     return centres
-
-
-def kmeans_labels(X, weight, n_components, random_state):
-    """Cluster of each row by k-means, as scikit-learn's mixtures start.
-
-    Rows are rounded to 30 bits of the largest number: which of clusters that tie comes first, as is common
-    where rows repeat each other, must not hang on their last bits.
-    """
-    if isinstance(random_state, np.random.Generator):
-        random_state = int(random_state.integers(2**31))
-    uniform = None if (weight == weight[0]).all() else weight
-    rng = check_random_state(random_state)
-    algorithm = "elkan" if n_components > 1 else "lloyd"  # the first is faster in many dimensions
-    _, exponent = np.frexp(max(float(X.max()), -float(X.min())))
-    rounded = np.ldexp(np.asarray(X, dtype=np.float64), 30 - exponent)
-    np.rint(rounded, out=rounded)
-    init, options = partial(spread_out, weight=weight), {"algorithm": algorithm, "copy_x": False}
-    model = KMeans(n_components, init=init, n_init=1, random_state=rng, **options)
-    # Its threads add centres in the order in which they finish: one thread, so that digits stay the same.
-    with warnings.catch_warnings(), threadpool_limits(1, user_api="openmp"):
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than clusters: see revive
-        return model.fit(rounded, sample_weight=uniform).labels_
-
-
-def spread_out(X, count, random_state, weight):
-    """Rows from which k-means starts, (count, D), by greedy k-means++.
-
-    The draws are scikit-learn's (Arthur and Vassilvitskii 2007, SODA); but where some of the rows drawn would
-    serve equally well, the first is taken, not one that rounding prefers.
-    """
-    squares = row_norms(X, squared=True)
-
-    def distances(rows):
-        return euclidean_distances(X[rows], X, Y_norm_squared=squares, squared=True)
-
-    chosen = [random_state.choice(len(X), p=weight / weight.sum())]
-    nearest = distances(chosen)[0]
-    for _ in range(1, count):
-        upto = np.cumsum(weight * nearest)
-        drawn = np.searchsorted(upto, random_state.uniform(size=2 + int(np.log(count))) * (nearest @ weight))
-        drawn = np.minimum(drawn, len(X) - 1)
-        within = np.minimum(nearest, distances(drawn))
-        total = within @ weight
-        best = int((total <= (1 + posterior.TIE) * total.min()).argmax())
-        chosen.append(drawn[best])
-        nearest = within[best]
-    return X[chosen]
 
 
 def given(mapping, n_components, dimension, name):
