@@ -69,6 +69,23 @@ def distances(whitened, offsets, out):
 
 
 @compiled
+def monomials(values, centre, out):
+    """out[n] holds y_i y_j for i <= j row by row, the y_i, and 1, where y = values[n] - centre."""
+    width = centre.shape[0]
+    for n in range(values.shape[0]):
+        first = width * (width + 1) // 2
+        y = out[n, first : first + width]
+        for i in range(width):
+            y[i] = values[n, i] - centre[i]
+        place = 0
+        for i in range(width):
+            for j in range(i, width):
+                out[n, place] = y[i] * y[j]
+                place += 1
+        out[n, first + width] = 1.0
+
+
+@compiled
 def distances_to(values, offsets, out):
     """out[n, k] = |values[n] - offsets[k]|^2."""
     for n in range(out.shape[0]):

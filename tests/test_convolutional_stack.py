@@ -2,6 +2,7 @@
 
 import tracemalloc
 import warnings
+from copy import copy
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from scipy.special import logsumexp, softmax
 from sklearn.base import clone
 from sklearn.decomposition import PCA
+from sklearn.frozen import FrozenEstimator
 from threadpoolctl import threadpool_limits
 
 from gmmlib import (
@@ -219,6 +221,36 @@ def test_the_top_can_be_fitted_to_labelled_images_alone():
     assert_allclose(stack.log_joint(IMAGES), alone.log_joint(codes), rtol=1e-8)
 
 
+def test_a_fitted_layer_can_be_the_lowest_with_other_cells():
+    lowest = deep().layers[0].set_params(random_state=3).fit(IMAGES)
+    spectra = lowest.mixture_.spectra_.copy()
+    frozen = FrozenEstimator(copy(lowest).set_params(cells=(3, 3), window=4))
+    second = PatchLayer(FULL, side=(2, 1), cells=2, random_state=1)
+    stack = ConvolutionalStack([frozen, second], top=FullGMM(1), n_axes=2).fit(IMAGES)
+    alone = second.fit(frozen.transform(IMAGES))
+    assert_allclose(stack.transform(IMAGES), alone.transform(frozen.transform(IMAGES)).reshape(30, -1))
+    assert stack.layers_[0].cell_shape_ == (3, 3, 4)
+    assert lowest.cell_shape_ == (4, 3, 4)
+    assert_array_equal(stack.layers_[0].mixture_.spectra_, spectra)
+    again = clone(stack).set_params(random_state=5, layer1__n_patches=40).fit(IMAGES)
+    assert_array_equal(again.layers_[0].mixture_.spectra_, spectra)
+    assert refusal(lambda: stack.fit(IMAGES[:, :9])).startswith(
+        "A fitted layer must get maps as in its fit, (11, 9, 1); got (9, 9, 1). Pass such maps, or the layer"
+    )
+    frozen.estimator.cells = 20
+    assert refusal(lambda: stack.fit(IMAGES)).startswith("cells must be at most 8")
+    unfitted = ConvolutionalStack([FrozenEstimator(clone(second))])
+    assert refusal(lambda: unfitted.fit(IMAGES)).startswith("layers must be a sequence of at least one")
+
+
+def test_a_stack_on_a_frozen_layer_comes_back(tmp_path):
+    frozen = FrozenEstimator(deep().layers[0].set_params(random_state=3).fit(IMAGES))
+    stack = ConvolutionalStack([frozen], top=FullGMM(2, reg_covar=0.1), n_axes=2, random_state=0).fit(IMAGES)
+    stack.save(tmp_path / "stack.npz")
+    loaded = ConvolutionalStack.load(tmp_path / "stack.npz")
+    assert_array_equal(loaded.log_joint(IMAGES), stack.log_joint(IMAGES))
+
+
 def test_a_seed_reaches_every_part():
     one, other, third = (deep(random_state=seed).fit(IMAGES, LABELS) for seed in (4, 4, 5))
     assert_array_equal(one.transform(IMAGES), other.transform(IMAGES))
@@ -392,7 +424,7 @@ def test_mixtures_say_which_maps_they_take():
 def test_stacks_say_what_they_need():
     assert refusal(lambda: ConvolutionalStack([]).fit(IMAGES)) == (
         "layers must be a sequence of at least one PatchLayer, the lowest first; got []. A single layer goes "
-        "into a list."
+        "into a list, and a fitted one that is to stay into a FrozenEstimator."
     )
     layer = PatchLayer(CIRCULANT, side=4, random_state=0)
     assert refusal(lambda: ConvolutionalStack([layer], FullGMM).fit(IMAGES)).startswith(

@@ -192,6 +192,19 @@ def kernels():
         lambda: ((many[:, None] - centres) ** 2).sum(axis=2),
         "below 1, or the kernel goes",
     )
+    few, pairs, products = rng.standard_normal((800, 16)), np.triu_indices(16), np.empty((800, 153))
+    middle = rng.standard_normal(16)
+
+    def monomials():
+        y = few - middle
+        return np.hstack([y[:, pairs[0]] * y[:, pairs[1]], y, np.ones((800, 1))])
+
+    yield compare(
+        "kernel monomials / numpy twin, 800 x 16 (s)",
+        lambda: _kernels.monomials(few, middle, products),
+        monomials,
+        "below 1, or the kernel goes",
+    )
     block, offset, needed = rng.standard_normal((512, 96)), rng.random(96), np.zeros(512)
 
     def kernel():

@@ -23,7 +23,8 @@ class ConvolutionalStack(Numbered, OfImages, Stored, TransformerMixin, BaseEstim
     Parameters
     ----------
     layers : sequence of PatchLayer
-        The lowest first.  They are cloned before they are fitted.
+        The lowest first.  They are cloned before they are fitted.  A fitted layer in scikit-learn's
+        `FrozenEstimator` stays as it is; its cells and window may have been changed since its fit.
     top : estimator, optional
         Unfitted; a classifier such as `GenerativeClassifier`, or a mixture of vectors such as `FullGMM`, of
         which `predict` gives the components.

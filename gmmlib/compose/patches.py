@@ -175,6 +175,9 @@ def scorer(layer, grid):
         windows = mixture.windows(grid.stride)
         return lambda maps: windows.score(extended(maps, grid)[..., 0], min_std)
 
+    quadratic = mixture.quadratic() if hasattr(mixture, "quadratic") else None
+    log_joint = mixture.log_joint if quadratic is None else quadratic.log_joint
+
     def score(maps):
         found = views(extended(maps, grid), grid).reshape(-1, grid.length)
         places = np.flatnonzero(varying(found, min_std))
@@ -183,7 +186,7 @@ def scorer(layer, grid):
             return np.empty((0, layer.n_components_)), places
         if layer.remove_mean:
             found -= found.mean(axis=1, keepdims=True)
-        return mixture.log_joint(rows_for(mixture, found, layer.axes_, grid)), places
+        return log_joint(rows_for(mixture, found, layer.axes_, grid)), places
 
     return score
 

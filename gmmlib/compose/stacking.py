@@ -1,11 +1,14 @@
 """How layers of patches are stacked: fitted from the lowest up, and read from images to codes in blocks."""
 
 from collections.abc import Sequence
+from copy import copy
 
 import numpy as np
 from sklearn.base import clone, is_classifier
+from sklearn.frozen import FrozenEstimator
 
 from gmmlib import _checks
+from gmmlib.compose import patches
 from gmmlib.compose.patch_layer import PatchLayer
 from gmmlib.compose.principal_axes import principal_axes, project
 
@@ -42,12 +45,19 @@ def codes(X, layers, axes=None):
 
 
 def fitted_layers(layers, X, weight):
-    """Fitted clones of layers, each on the cells of the one below, for images with weights (N,)."""
+    """Fitted clones of layers, each on the cells of the one below, for images with weights (N,).
+
+    Frozen layers are taken as they are.
+    """
     fitted, shape = [], (*X.shape[1:], 1)
     for number, layer in enumerate(layers):
-        layer = clone(layer)
+        frozen = isinstance(layer, FrozenEstimator)
+        layer = copy(layer.estimator) if frozen else clone(layer)
         try:
-            layer.fit_streamed(maps_through(X, fitted), shape, weight)
+            if frozen:
+                _check_frozen(layer, shape)
+            else:
+                layer.fit_streamed(maps_through(X, fitted), shape, weight)
         except BaseException as error:
             error.add_note(
                 f"This is about layers[{number}], counted from the lowest, 0; the stack is as before."
@@ -56,6 +66,17 @@ def fitted_layers(layers, X, weight):
         fitted.append(layer)
         shape = layer.cell_shape_
     return fitted
+
+
+def _check_frozen(layer, shape):
+    """Refuse maps (H, W, channels) that are not those of the fit, or settings that were changed since."""
+    patches.check_settings(layer)
+    layer.grid(layer.map_shape_)
+    if tuple(shape) != layer.map_shape_:
+        raise ValueError(
+            f"A fitted layer must get maps as in its fit, {layer.map_shape_}; got {tuple(shape)}. Pass such "
+            "maps, or the layer without its FrozenEstimator, to be fitted again."
+        )
 
 
 def axes_of_codes(layers, X, weight, n_axes, whiten, rng):
@@ -95,6 +116,13 @@ def check_labels(top, X, y):
         raise ValueError(f"y must hold a class for each of the {len(X)} rows of X; got shape {np.shape(y)}.")
 
 
+def _is_layer(layer):
+    """Whether a layer can be fitted, or is frozen and was."""
+    frozen = isinstance(layer, FrozenEstimator)
+    inside = layer.estimator if frozen else layer
+    return isinstance(inside, PatchLayer) and (not frozen or hasattr(inside, "mixture_"))
+
+
 def check_settings(stack):
     """Refuse settings of a stack that cannot be used."""
     _checks.settings(stack)
@@ -104,10 +132,10 @@ def check_settings(stack):
         _checks.positive_integer(stack.n_axes, "n_axes")
     layers, top = stack.layers, stack.top
     good = isinstance(layers, Sequence) and len(layers) > 0
-    if not good or not all(isinstance(layer, PatchLayer) for layer in layers):
+    if not good or not all(map(_is_layer, layers)):
         raise ValueError(
             f"layers must be a sequence of at least one PatchLayer, the lowest first; got {layers!r}. A "
-            "single layer goes into a list."
+            "single layer goes into a list, and a fitted one that is to stay into a FrozenEstimator."
         )
     lacking = [method for method in TOP_METHODS if not hasattr(top, method)]
     if top is not None and (lacking or isinstance(top, type)):

@@ -4,7 +4,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from gmmlib import _checks, _contents
-from gmmlib.full import start, steps, whitening
+from gmmlib.full import quadratic, start, steps, whitening
 
 
 class Learned:
@@ -26,6 +26,14 @@ class Learned:
         """Log determinants of the covariances, (K,), or of those among other `learned` arrays."""
         covariances = (self.learned() if learned is None else learned)["covariances"]
         return np.linalg.slogdet(covariances)[1]
+
+    def quadratic(self):
+        """Log joints of complete rows by one product, a `gmmlib.full.quadratic.Quadratic`, or None.
+
+        None where it is slower or loses digits: for many coordinates, or narrow covariances far apart.
+        """
+        check_is_fitted(self)
+        return quadratic.of(self._parameters(), self.covariances_)
 
     @property
     def precisions_cholesky_(self):
