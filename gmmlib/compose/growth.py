@@ -12,7 +12,7 @@ from sklearn.frozen import FrozenEstimator
 
 from gmmlib import _checks, posterior
 from gmmlib.compose import leaves, messages
-from gmmlib.full.start import kmeans_labels
+from gmmlib.kmeans import kmeans
 
 IMAGES = 5_000  # of which tables are made: a start need not see more
 MARGINAL = 0.1  # share of the mean table in each cluster's, so that no state is impossible at the start
@@ -115,7 +115,7 @@ def _level(share, weight, shape, n_parents, init, rng):
 
 def _clusters(features, weight, n_states, rng):
     """The cluster of each cell by k-means of the roots of its children's posteriors."""
-    return kmeans_labels(features, np.tile(weight, len(features) // len(weight)), n_states, rng)
+    return kmeans(features, n_states, rng, np.tile(weight, len(features) // len(weight))).labels
 
 
 def _normalised(counts, fallback):
