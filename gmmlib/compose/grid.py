@@ -5,11 +5,14 @@ and parents in the same order among themselves.  So what the children of each pa
 """
 
 import math
+from itertools import product
 from typing import NamedTuple
 
 import numpy as np
 
 from gmmlib import _checks
+from gmmlib.compose import shifts
+from gmmlib.stationary import templates
 
 
 class Cells(NamedTuple):
@@ -17,6 +20,7 @@ class Cells(NamedTuple):
 
     shape: tuple  # (H, W)
     groups: tuple  # L of (rows, columns): the children of a cell of each level from 1 up, lowest first
+    offsets: tuple = ((0, 0),)  # S of (rows, columns): pixels by which images may have been moved
 
     @property
     def grids(self):
@@ -42,6 +46,10 @@ class Cells(NamedTuple):
         sides, places = self._sides(len(X), self.groups, self.patch)
         patches = np.asarray(X, dtype=np.float64).reshape(sides).transpose(places)
         return np.ascontiguousarray(patches).reshape(-1, len(X), *self.patch)
+
+    def moved(self, X):
+        """Cut images moved back by each offset: S of (C, n, h, w)."""
+        return [self.split(shifts.move_back(X, offset)) for offset in self.offsets]
 
     def join(self, patches):
         """Put patches (C, n, h, w) together again: images (n, H, W)."""
@@ -85,8 +93,8 @@ def checked_levels(levels):
     return tuple(tuple(map(int, row)) for row in rows)
 
 
-def of_images(shape, levels):
-    """`Cells` of images (H, W) under checked levels; ValueError if they do not divide."""
+def of_images(shape, levels, max_shift=0):
+    """`Cells` of images (H, W) under checked levels; ValueError if they do not divide, or for the shifts."""
     groups = tuple(level[:2] for level in levels)
     counts = [math.prod(group[axis] for group in groups) for axis in (0, 1)]
     wrong = [axis for axis in (0, 1) if shape[axis] % counts[axis]]
@@ -99,7 +107,8 @@ def of_images(shape, levels):
             f"X must hold images that the {counts[0]} x {counts[1]} patches of levels divide: {told}; got "
             f"{shape[0]} x {shape[1]} pixels. Crop or pad the images, or choose other levels."
         )
-    return Cells(tuple(shape), groups)
+    rows, columns = templates.window(shape, max_shift)
+    return Cells(tuple(shape), groups, tuple(product(rows.tolist(), columns.tolist())))
 
 
 def _near(side, count):

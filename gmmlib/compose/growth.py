@@ -22,10 +22,10 @@ def check_init(init):
     """Refuse starts of another form than the three there are."""
     if not hasattr(init, "keys"):
         _checks.one_of(init, "init", ("kmeans", "random_from_data"))
-    elif set(init) - {"leaf"} not in (set(), {"weights", "tables"}) or not init:
+    elif set(init) - {"leaf", "shift_weights"} not in (set(), {"weights", "tables"}) or not init:
         raise ValueError(
-            'init must be a mapping with "weights" and "tables", with a fitted "leaf", or with all three; '
-            f"got {sorted(map(str, init))}."
+            'init must be a mapping with "weights" and "tables", with a fitted "leaf", or with all three, '
+            f'and may have "shift_weights"; got {sorted(map(str, init))}.'
         )
 
 
@@ -63,7 +63,7 @@ def table_shapes(levels, sharing, cells, n_components):
 def grow(leaf, X, weight, cells, density, model, rng):
     """`messages.Parameters` from which EM starts, over a fitted leaf.
 
-    The log densities (C, N, K) of the patches can be given as `density`; else it is None.
+    The log densities (S, C, N, K) of the patches can be given as `density`; else it is None.
     """
     if not cells.groups:
         return messages.Parameters(leaf.weights_ / leaf.weights_.sum(), (), (1,))
@@ -72,7 +72,10 @@ def grow(leaf, X, weight, cells, density, model, rng):
     if len(X) > IMAGES:
         chosen = np.sort(rng.choice(len(X), IMAGES, replace=False))
     weight = weight[chosen]
-    log_density = leaves.log_density(leaf, cells.split(X[chosen])) if density is None else density[:, chosen]
+    if density is None:
+        log_density = leaves.log_density(leaf, cells.split(X[chosen]))
+    else:
+        log_density = density[cells.offsets.index((0, 0))][:, chosen]
     prior, tables = leaf.weights_[None], []  # (C, K), or (1, K) where it is the same for all cells
     for shape, n_parents in zip(shapes, cells.sizes[1:], strict=True):
         share = posterior.proba((log_density + np.log(prior)[:, None]).reshape(-1, log_density.shape[2]))

@@ -14,17 +14,19 @@ class Learned:
     """The learned parameters of `gmmlib.TreeGMM`."""
 
     def n_parameters(self):
-        """Free parameters: weights of the root, tables, and what the leaf has but for its weights."""
+        """Free parameters: weights of root and shifts, tables, and what the leaf has but for its weights."""
         check_is_fitted(self)
         of_tables = sum(table.size - table[..., 0].size for table in self.tables_)
-        return len(self.weights_) - 1 + of_tables + self.leaf_.n_parameters() - (len(self.leaf_.weights_) - 1)
+        of_top = len(self.weights_) - 1 + len(self.shift_weights_) - 1
+        return of_top + of_tables + self.leaf_.n_parameters() - (len(self.leaf_.weights_) - 1)
 
     def learned(self):
         """What `init` takes to start here; the leaf is frozen, so that clones keep it."""
         check_is_fitted(self)
-        return {"weights": self.weights_, "tables": self.tables_, "leaf": FrozenEstimator(self.leaf_)}
+        top = {"weights": self.weights_, "tables": self.tables_, "shift_weights": self.shift_weights_}
+        return top | {"leaf": FrozenEstimator(self.leaf_)}
 
-    _array_names = ("weights", "log_likelihoods", "converged", "n_iter", "image_shape")
+    _array_names = ("weights", "shift_weights", "log_likelihoods", "converged", "n_iter", "image_shape")
 
     @classmethod
     def array_names(cls, settings):
@@ -39,9 +41,11 @@ class Learned:
         arrays |= {_table(number): table for number, table in enumerate(self.tables_)}
         arrays |= {name: np.asarray(getattr(self, f"{name}_")) for name in self._array_names}
         arrays["converged"] = arrays["converged"].astype(int)
-        levels, share_tables = self._held
+        levels, share_tables, max_shift = self._held
         _checks.unchanged("levels", grid.checked_levels(self.levels), levels)
-        return _contents.settings(self, share_tables=share_tables) | {"leaf": entries}, arrays
+        return _contents.settings(self, share_tables=share_tables, max_shift=max_shift) | {
+            "leaf": entries
+        }, arrays
 
     @classmethod
     def from_arrays(cls, settings, arrays, where):
@@ -51,37 +55,44 @@ class Learned:
         model = _contents.model(cls, own, leaf=clone(leaf))
         model.levels = grid.checked_levels(model.levels)
         shape = storage.image_shape(arrays["image_shape"], arrays, where)
-        cells = grid.of_images(shape, model.levels)
+        cells = grid.of_images(shape, model.levels, model.max_shift)
         tables = [arrays[_table(number)] for number in range(len(model.levels))]
-        model._set(cells, model._checked(leaf, arrays["weights"], tables, cells, where))
+        weights, of_shifts = arrays["weights"], arrays["shift_weights"]
+        model._set(cells, model._checked(leaf, weights, tables, of_shifts, cells, where))
         values, converged, n_iter = _contents.run(arrays, where)
         record(model, values, converged)
         return model
 
-    def _checked(self, leaf, weights, tables, cells, name):
+    def _checked(self, leaf, weights, tables, shift_weights, cells, name):
         """A `training.Tree` of what a caller, a file or this model holds; ValueError calls it `name`."""
         leaves.check_fitted(leaf, cells.patch, f"{name}['leaf']")
-        shapes = growth.table_shapes(*self._held, cells, len(leaf.weights_))
-        return training.Tree(growth.given(weights, tables, shapes, cells, name), leaf)
+        shapes = growth.table_shapes(*self._held[:2], cells, len(leaf.weights_))
+        top = growth.given(weights, tables, shapes, cells, name)
+        shift_weights = _checks.parameter(shift_weights, f"{name}['shift_weights']", (len(cells.offsets),))
+        _checks.mixing_weights(shift_weights, f"{name}['shift_weights']")
+        return training.Tree(top, leaf, shift_weights)
 
     @property
     def _held(self):
-        """Levels and sharing of the fit; of a model whose parameters were set by hand, those of now."""
-        return getattr(self, "_structure", None) or (grid.checked_levels(self.levels), self.share_tables)
+        """Levels, sharing and shifts of the fit; of a model set by hand, those of now."""
+        now = grid.checked_levels(self.levels), self.share_tables, self.max_shift
+        return getattr(self, "_structure", None) or now
 
     @property
     def _cells(self):
-        return grid.of_images(self.image_shape_, self._held[0])
+        return grid.of_images(self.image_shape_, self._held[0], self._held[2])
 
     @property
     def _tree(self):
         """The learned parameters: what is set by hand counts from then on."""
-        return self._checked(self.leaf_, self.weights_, self.tables_, self._cells, "the fitted model")
+        learned = self.weights_, self.tables_, self.shift_weights_
+        return self._checked(self.leaf_, *learned, self._cells, "the fitted model")
 
     def _set(self, cells, tree):
         self._structure = self._held
         self.image_shape_ = cells.shape
         self.weights_, self.tables_, self.leaf_ = tree.top.weights, list(tree.top.tables), tree.leaf
+        self.shift_weights_ = tree.shift_weights
 
 
 def _table(number):

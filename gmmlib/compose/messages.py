@@ -140,25 +140,28 @@ def down(level, parents, weight, of_cells=True):
 class Posteriors(NamedTuple):
     """What n images are taken for, given the whole of each."""
 
-    evidence: np.ndarray  # (n,)  log-likelihood, nats
     cells: list  # L + 1 of (C, n, K), lowest first; the last is the root's, (1, n, T); the first may be None
     counts: list  # L of (C, T, K), as `down` makes them
 
 
-def posteriors(parameters, log_density, weight, of_patches=True):
-    """`Posteriors` from the log densities of patches (C, n, K), with row weights (n,).
+def normalise(joint):
+    """Turn log joints (n, T) of the root into posteriors in place; return the log-likelihood (n,)."""
+    evidence = np.empty(len(joint))
+    _kernels.normalise(joint, np.zeros(joint.shape[1]), evidence)
+    return evidence
+
+
+def downward(levels, root, weight, of_patches=True):
+    """`Posteriors` from the levels of `upward`, posteriors (n, T) of the root, and row weights (n,).
 
     Those of the patches can be left out where counts alone are wanted.
     """
-    levels, joint = upward(parameters, log_density)
-    evidence = np.empty(len(joint))
-    _kernels.normalise(joint, np.zeros(joint.shape[1]), evidence)
-    cells, counts = [joint[None]], []
+    cells, counts = [root[None]], []
     for number in reversed(range(len(levels))):
         of_level, of_pairs = down(levels[number], cells[-1], weight, of_cells=of_patches or number > 0)
         cells.append(of_level)
         counts.append(of_pairs)
-    return Posteriors(evidence, cells[::-1], counts[::-1])
+    return Posteriors(cells[::-1], counts[::-1])
 
 
 def priors(parameters):

@@ -5,8 +5,9 @@ patches is said by the state of the cell, which states come together by that of 
 
 .. math:: p(x) = \sum_t \pi_t \prod_{c} \sum_s A_{cts} \prod_{i \in c} \sum_k B_{isk}\, N(x_i; k) .
 
-Messages are in `gmmlib.compose.messages`, the steps of EM in `gmmlib.compose.training`, its start in
-`gmmlib.compose.growth`.
+With ``max_shift`` the image may be shifted as a whole, which is one more latent variable
+(`gmmlib.compose.shifts`).  Messages are in `gmmlib.compose.messages`, the steps of EM in
+`gmmlib.compose.training`, its start in `gmmlib.compose.growth`.
 """
 
 import math
@@ -17,7 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from gmmlib import _checks
 from gmmlib.base import Mixture, OfImages, Scoring
-from gmmlib.compose import grid, growth, inference, leaves, messages, training
+from gmmlib.compose import grid, growth, inference, leaves, messages, shifts, training
 from gmmlib.compose.learned import Learned
 from gmmlib.em.batches import Additive
 from gmmlib.em.checkpoint import Checkpoint
@@ -47,6 +48,9 @@ class TreeGMM(Learned, inference.Inference, Additive, OfImages, Mixture):
     share_tables : {"none", "cells", "everywhere"}
         Which cells of a level have one table: none, those at one place within their parents (a convolution
         with the stride of the parents), or all.
+    max_shift : int, optional
+        Largest shift of the whole image along either axis, around the torus, in pixels; EM learns the weight
+        of each.  By default 0, which allows none; None allows all H W.  Time is multiplied by their number.
     fit_leaves : bool
         Whether EM goes on to fit the leaf, under the posteriors of its components given whole images.
     allow_missing : bool
@@ -54,7 +58,8 @@ class TreeGMM(Learned, inference.Inference, Additive, OfImages, Mixture):
     init : {"kmeans", "random_from_data"} or mapping
         Where EM starts: tables from clusters of the posteriors below them, or each state from a random cell;
         ``{"weights": (T,), "tables": list of (R, T, K)}``; ``{"leaf": a fitted mixture}``, frozen or not,
-        from which the leaf starts; or all three, as `learned` returns them.
+        from which the leaf starts; or all three.  Beside tables ``{"shift_weights": (S,)}`` may be given, as
+        `learned` does; shifts are equally probable otherwise.
     max_iter, tol, n_init, random_state, callback, checkpoint, progress, chunk_size
         As in `gmmlib.base.LearnedByEM`.  A leaf without a `random_state` is given a seed.
 
@@ -65,6 +70,9 @@ class TreeGMM(Learned, inference.Inference, Additive, OfImages, Mixture):
     tables_ : list of ndarray, (R, T, K)
         Weights of the states K of a cell under those T of its parent, of each level, lowest first; one for
         each cell in the order of `gmmlib.compose.grid`, for each place within a parent, or one for all.
+    shift_weights_ : ndarray, (S,)
+        Weights of the shifts, all to the right for each down, each from -`max_shift` to `max_shift` (from 0
+        to a side less 1 for None).
     leaf_ : estimator
         The fitted mixture of patches.
     image_shape_ : (int, int)
@@ -90,6 +98,7 @@ class TreeGMM(Learned, inference.Inference, Additive, OfImages, Mixture):
         levels,
         *,
         share_tables="none",
+        max_shift=0,
         fit_leaves=True,
         allow_missing=False,
         max_iter=100,
@@ -105,6 +114,7 @@ class TreeGMM(Learned, inference.Inference, Additive, OfImages, Mixture):
         self.leaf = leaf
         self.levels = levels
         self.share_tables = share_tables
+        self.max_shift = max_shift
         self.fit_leaves = fit_leaves
         self.allow_missing = allow_missing
         self.max_iter = max_iter
@@ -126,7 +136,7 @@ class TreeGMM(Learned, inference.Inference, Additive, OfImages, Mixture):
             )
 
     def _fit(self, X, weight):
-        cells = grid.of_images(X.shape[1:], grid.checked_levels(self.levels))
+        cells = grid.of_images(X.shape[1:], grid.checked_levels(self.levels), self.max_shift)
         file = Checkpoint(self, X, weight)
         X, weight = (X, weight) if weight.all() else (X[weight > 0], weight[weight > 0])
         vars(self).pop("_structure", None)  # that of the last fit
@@ -138,7 +148,7 @@ class TreeGMM(Learned, inference.Inference, Additive, OfImages, Mixture):
                 leaf = growth.fitted_leaf(self, X, weight, cells, rng)
             else:
                 with file.judged():
-                    expectation = training.unpacked(self, state, cells, cells.split(X[:1]), weight, trained)
+                    expectation = training.unpacked(self, state, cells, cells.moved(X[:1]), weight, trained)
                     start, leaf = Saved(expectation, state.log_likelihoods), expectation[1].leaf
             density = None if trained else training.held_density(leaf, X, cells, workers)
             if state is None:
@@ -153,9 +163,11 @@ class TreeGMM(Learned, inference.Inference, Additive, OfImages, Mixture):
             )
 
     def _start(self, leaf, X, weight, cells, density, rng):
+        of_shifts = np.full(len(cells.offsets), 1 / len(cells.offsets))
         if hasattr(self.init, "keys") and "tables" in self.init:
-            return self._checked(leaf, self.init["weights"], self.init["tables"], cells, "init")
-        return training.Tree(growth.grow(leaf, X, weight, cells, density, self, rng), leaf)
+            of_shifts = self.init.get("shift_weights", of_shifts)
+            return self._checked(leaf, self.init["weights"], self.init["tables"], of_shifts, cells, "init")
+        return training.Tree(growth.grow(leaf, X, weight, cells, density, self, rng), leaf, of_shifts)
 
     def _trains_leaf(self):
         return bool(self.fit_leaves) and not isinstance(self.leaf, FrozenEstimator)
@@ -176,13 +188,16 @@ class TreeGMM(Learned, inference.Inference, Additive, OfImages, Mixture):
         -------
         X : ndarray, (N, H, W)
         states : list of ndarray of int, (N, rows, columns)
-            Of the cells of all levels, from the patches up.
+            Of the cells of all levels, from the patches up, before the image is shifted.
         """
         check_is_fitted(self)
         labels = _checks.components(labels, len(self.weights_))
         tree, cells, rng = self._tree, self._cells, _checks.generator(random_state)
         states = messages.draw(tree.top, labels, rng)
         X = cells.join(leaves.draw(tree.leaf, states[0], cells.patch, rng))
+        chosen = shifts.draw(np.tile(tree.shift_weights[:, None], len(X)), rng)
+        for number, offset in enumerate(cells.offsets):
+            X[chosen == number] = shifts.move(X[chosen == number], offset)
         return X, [cells.on_grid(of_level, level) for level, of_level in enumerate(states)]
 
     def _draw(self, labels, rng):
@@ -193,9 +208,11 @@ class TreeGMM(Learned, inference.Inference, Additive, OfImages, Mixture):
         X, tree, cells = self._data(X, missing=True), self._tree, self._cells
 
         def log_joint(rows):
-            log_density = leaves.log_density(tree.leaf, cells.split(X[rows]))
-            _checks.log_joints(log_density.max(axis=2).min(axis=0)[:, None], rows.start)
-            return messages.upward(tree.top, log_density)[1]
+            densities = [leaves.log_density(tree.leaf, patches) for patches in cells.moved(X[rows])]
+            best = [of_shift.max(axis=2).min(axis=0) for of_shift in densities]
+            _checks.log_joints(np.max(best, axis=0)[:, None], rows.start)
+            joints = [messages.upward(tree.top, of_shift)[1] for of_shift in densities]
+            return shifts.log_joint(np.stack(joints), tree.shift_weights)
 
         return Scoring(len(X), len(self.weights_), log_joint, self._workers(cells))
 
@@ -211,7 +228,7 @@ class TreeGMM(Learned, inference.Inference, Additive, OfImages, Mixture):
         return tags
 
     def _workers(self, cells):
-        numbers = SMALLER * (math.prod(cells.shape) + STATES * cells.sizes[0])
+        numbers = SMALLER * (math.prod(cells.shape) + STATES * cells.sizes[0]) * len(cells.offsets)
         return Workers(_checks.positive_integer(self.chunk_size, "chunk_size"), block_size(numbers))
 
     def _check_settings(self):
