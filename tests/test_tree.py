@@ -14,7 +14,7 @@ from sklearn.frozen import FrozenEstimator
 from threadpoolctl import threadpool_limits
 
 from gmmlib import ConvolutionalGMM, FullGMM, TransformedGMM, TreeGMM, storage
-from gmmlib.compose import grid, messages
+from gmmlib.compose import grid, messages, shifts
 from gmmlib.compose.tree import SHARING
 from tests import oracles
 
@@ -198,7 +198,8 @@ def test_the_most_probable_explanation_is_the_best_of_all_states(tree, kind):
     model = fitted(tree, kind)
     X, flat = images(tree[0], 9, seed=7), Flat(model)
     joint = flat.log_joint(X)
-    states, highest = model.most_probable_explanation(X)
+    states, moved, highest = model.most_probable_explanation(X)
+    assert not moved.any()
     assert_allclose(highest, joint.max(axis=1), rtol=1e-11)
     best = joint.argmax(axis=1)
     for level, row, column in flat.cells:
@@ -209,7 +210,7 @@ def test_of_equal_states_the_lowest_explain():
     model = fitted(TREES[1])
     model.weights_ = np.full(3, 1 / 3)
     model.tables_ = [np.full_like(table, 1 / table.shape[2]) for table in model.tables_]
-    states, _ = model.most_probable_explanation(images((2, 6), 5))
+    states, _, _ = model.most_probable_explanation(images((2, 6), 5))
     assert not states[1].any()
     assert not states[2].any()
 
@@ -367,14 +368,14 @@ def test_sums_that_leave_float64_are_made_at_full_length():
     log_density = rng.standard_normal((2, 40, 3)) * 900
     top = messages.Parameters(np.array([0.2, 0.3, 0.5]), (table,), (2, 1))
     weight = rng.uniform(0.5, 2, 40)
-    found = messages.posteriors(top, log_density, weight)
+    _, of_images, (found,) = shifts.posteriors(top, np.ones(1), [log_density], weight)
     with np.errstate(divide="ignore"):
         pairs = np.log(table)[:, None] + log_density[:, :, None]  # (C, n, T, K)
         below = logsumexp(pairs, axis=3)
         joint = np.log(top.weights) + below.sum(axis=0)
     evidence = logsumexp(joint, axis=1)
     assert np.isfinite(evidence).all()
-    assert_allclose(found.evidence, evidence, rtol=1e-13)
+    assert_allclose(of_images, evidence, rtol=1e-13)
     root = np.exp(joint - evidence[:, None])
     with np.errstate(invalid="ignore"):
         within = np.nan_to_num(np.exp(pairs - below[..., None])) * root[None, :, :, None]
