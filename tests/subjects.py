@@ -48,7 +48,9 @@ SUBJECTS = {
     "TransformedGMM": (TransformedGMM(2, max_iter=2, random_state=0, tol=0.0), IMAGES),
     "TreeGMM": (TreeGMM(CONVOLUTIONAL, [(1, 2, 2)], max_iter=2, random_state=0, tol=0.0), IMAGES),
     "TreeGMM of vectors": (
-        TreeGMM(FullGMM(2, max_iter=2, tol=0.0), [(3, 1, 3), (1, 2, 2)], max_iter=2, random_state=0, tol=0.0),
+        TreeGMM(FullGMM(2, max_iter=2, tol=0.0), [(3, 1, 3), (1, 2, 2)], max_shift=1).set_params(
+            max_iter=2, random_state=0, tol=0.0
+        ),
         IMAGES,
     ),
 }

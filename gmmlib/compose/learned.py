@@ -23,8 +23,8 @@ class Learned:
     def learned(self):
         """What `init` takes to start here; the leaf is frozen, so that clones keep it."""
         check_is_fitted(self)
-        top = {"weights": self.weights_, "tables": self.tables_, "shift_weights": self.shift_weights_}
-        return top | {"leaf": FrozenEstimator(self.leaf_)}
+        top = {"weights": self.weights_, "tables": self.tables_, "leaf": FrozenEstimator(self.leaf_)}
+        return top | ({"shift_weights": self.shift_weights_} if len(self.shift_weights_) > 1 else {})
 
     _array_names = ("weights", "shift_weights", "log_likelihoods", "converged", "n_iter", "image_shape")
 
@@ -75,8 +75,8 @@ class Learned:
     @property
     def _held(self):
         """Levels, sharing and shifts of the fit; of a model set by hand, those of now."""
-        now = grid.checked_levels(self.levels), self.share_tables, self.max_shift
-        return getattr(self, "_structure", None) or now
+        held = getattr(self, "_structure", None)
+        return held or (grid.checked_levels(self.levels), self.share_tables, self.max_shift)
 
     @property
     def _cells(self):

@@ -59,7 +59,7 @@ class TreeGMM(Learned, inference.Inference, Additive, OfImages, Mixture):
         Where EM starts: tables from clusters of the posteriors below them, or each state from a random cell;
         ``{"weights": (T,), "tables": list of (R, T, K)}``; ``{"leaf": a fitted mixture}``, frozen or not,
         from which the leaf starts; or all three.  Beside tables ``{"shift_weights": (S,)}`` may be given, as
-        `learned` does; shifts are equally probable otherwise.
+        `learned` does for a tree with shifts; otherwise they are equally probable.
     max_iter, tol, n_init, random_state, callback, checkpoint, progress, chunk_size
         As in `gmmlib.base.LearnedByEM`.  A leaf without a `random_state` is given a seed.
 
