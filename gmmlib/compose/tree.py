@@ -71,8 +71,8 @@ class TreeGMM(Learned, inference.Inference, Additive, OfImages, Mixture):
         Weights of the states K of a cell under those T of its parent, of each level, lowest first; one for
         each cell in the order of `gmmlib.compose.grid`, for each place within a parent, or one for all.
     shift_weights_ : ndarray, (S,)
-        Weights of the shifts, all to the right for each down, each from -`max_shift` to `max_shift` (from 0
-        to a side less 1 for None).
+        Weights of the shifts by pixels down and to the right, the latter changing first, each from
+        -`max_shift` to `max_shift`; for None from 0 to one less than the side.
     leaf_ : estimator
         The fitted mixture of patches.
     image_shape_ : (int, int)
