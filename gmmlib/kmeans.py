@@ -5,15 +5,15 @@ from functools import partial
 from typing import NamedTuple
 
 import numpy as np
+from scipy.linalg import eigh
 from sklearn.cluster import KMeans
-from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import euclidean_distances
 from sklearn.utils import check_random_state
 from sklearn.utils.extmath import row_norms
 from threadpoolctl import threadpool_limits
 
-from gmmlib import posterior
+from gmmlib import _checks, posterior
 
 MANY = 10_000  # rows: of more, this many are clustered first
 WIDE = 100  # columns: more are replaced by those principal axes that hold `VARIANCE` of the sum of squares
@@ -41,6 +41,7 @@ def kmeans(X, n_clusters, random_state=None, weight=None):
     rows from its centres.  More than `WIDE` columns are replaced by their leading principal axes: what these
     leave out is far from all centres alike.  Rows are rounded to 30 bits of the largest number, because
     clusters tie where rows repeat each other, and which comes first must not hang on the last bits.
+    Rows of weight 0 change nothing; their label is that of the nearest centre.
 
     Parameters
     ----------
@@ -53,44 +54,67 @@ def kmeans(X, n_clusters, random_state=None, weight=None):
     Returns
     -------
     Clusters
+
+    Raises
+    ------
+    ValueError
+        For rows that are not finite, and for fewer rows of positive weight than clusters.
     """
+    weight = _checks.sample_weight(weight, len(X))
+    _checks.enough_rows(weight, n_clusters)
+    if (counted := weight > 0).all():
+        return _of_rows_that_count(X, n_clusters, random_state, weight)
+    found = _of_rows_that_count(X[counted], n_clusters, random_state, weight[counted])
+    some = np.flatnonzero(np.isfinite(found.centres).all(axis=1))
+    labels = np.empty(len(X), dtype=found.labels.dtype)
+    labels[counted] = found.labels
+    labels[~counted] = some[euclidean_distances(X[~counted], found.centres[some]).argmin(axis=1)]
+    return Clusters(labels, found.centres)
+
+
+def _of_rows_that_count(X, n_clusters, random_state, weight):
     if isinstance(random_state, np.random.Generator):
         random_state = int(random_state.integers(2**31))
     rng = check_random_state(random_state)
-    weight = np.ones(len(X)) if weight is None else weight
-    rows = in_few_columns(X)
+    rows = in_few_columns(X, weight)
     # Its threads add centres in the order in which they finish: one thread, so that digits stay the same.
     with warnings.catch_warnings(), threadpool_limits(1, user_api="openmp"):
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than clusters
         init = partial(spread_out, weight=weight)
         if len(rows) > MANY and n_clusters > 1:
-            some = rng.choice(np.flatnonzero(weight), min(MANY, np.count_nonzero(weight)), replace=False)
+            some = rng.choice(len(rows), MANY, replace=False)
             init = partial(spread_out, weight=weight[some])
             init = clustered(rows[some], n_clusters, init, weight[some], rng).cluster_centers_
         labels = clustered(rows, n_clusters, init, weight, rng).labels_
     return Clusters(labels, means(X, labels, n_clusters, weight))
 
 
-def in_few_columns(X):
+def in_few_columns(X, weight):
     """Rows (N, at most D) whose distances are those of X but for their scale and what few axes leave out."""
     rows = rounded(X)
-    some = rows[:: -(-len(rows) // MANY)]
+    every = -(-len(rows) // MANY)
+    some, weight = rows[::every], weight[::every]
     if min(rows.shape) <= WIDE or (some == some[0]).all():
         return rows
-    return rounded(PCA(VARIANCE, svd_solver="covariance_eigh").fit(some).transform(rows))
+    mean = np.average(some, axis=0, weights=weight)
+    squares, axes = eigh((some - mean).T @ (weight[:, None] * (some - mean)))
+    left_out = np.searchsorted(squares.clip(0).cumsum(), (1 - VARIANCE) * squares.sum())
+    return rounded((rows - mean) @ axes[:, left_out:])
 
 
 def rounded(X):
     """X times a power of two, as whole numbers of at most 30 bits."""
-    _, exponent = np.frexp(max(float(X.max()), -float(X.min())))
-    rows = np.ldexp(np.asarray(X, dtype=np.float64), 30 - exponent)
+    largest = max(float(X.max()), -float(X.min()))
+    if not np.isfinite(largest):
+        _checks.finite(X, "X")
+    rows = np.ldexp(np.asarray(X, dtype=np.float64), 30 - np.frexp(largest)[1])
     return np.rint(rows, out=rows)
 
 
 def clustered(rows, n_clusters, init, weight, rng):
     """Scikit-learn's k-means from one start."""
     algorithm = "elkan" if n_clusters > 1 else "lloyd"  # the first is faster in many dimensions
-    model = KMeans(n_clusters, init=init, n_init=1, random_state=rng, algorithm=algorithm)
+    model = KMeans(n_clusters, init=init, n_init=1, random_state=rng, algorithm=algorithm, copy_x=False)
     return model.fit(rows, sample_weight=None if (weight == weight[0]).all() else weight)
 
 
@@ -98,7 +122,7 @@ def means(X, labels, n_clusters, weight):
     """Mean of each cluster's rows, (K, D)."""
     centres = np.full((n_clusters, X.shape[1]), np.nan)
     for k in range(n_clusters):
-        own = np.flatnonzero((labels == k) & (weight > 0))
+        own = np.flatnonzero(labels == k)
         if len(own):
             centres[k] = np.average(X[own], axis=0, weights=weight[own])
     return centres

@@ -76,16 +76,16 @@ def test_rows_that_are_all_alike(n_columns):
 def test_leading_axes_find_the_same_clusters(monkeypatch):
     x, label = blobs()
     wide = kmeans(x, 7, 0).labels
-    assert module.in_few_columns(x).shape[1] < 50
+    assert module.in_few_columns(x, np.ones(len(x))).shape[1] < 50
     monkeypatch.setattr(module, "WIDE", 1000)
-    assert module.in_few_columns(x).shape == x.shape
+    assert module.in_few_columns(x, np.ones(len(x))).shape == x.shape
     assert adjusted_rand_score(kmeans(x, 7, 0).labels, wide) == 1.0
     assert adjusted_rand_score(label, wide) == 1.0
 
 
 def test_noise_alone_keeps_most_of_its_columns():
     x = np.random.default_rng(0).normal(size=(5000, 120))
-    assert module.in_few_columns(x).shape[1] > 95
+    assert module.in_few_columns(x, np.ones(len(x))).shape[1] > 95
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -117,3 +117,45 @@ def test_rows_beyond_the_sample_that_weigh_nothing_change_nothing(monkeypatch):
     x, _ = blobs(300, 5)
     weight = np.r_[np.ones(40), np.zeros(260)]
     assert len(set(kmeans(x, 7, 0, weight).labels[:40])) == 7
+
+
+@pytest.mark.parametrize("n_columns", [5, 130])
+@pytest.mark.parametrize("value", [3.0, 1e9])
+def test_rows_that_weigh_nothing_change_nothing(n_columns, value, monkeypatch):
+    """Neither the draws, nor the axes, nor the unit of rounding."""
+    monkeypatch.setattr(module, "MANY", 170)
+    x, _ = blobs(420, n_columns, 5, spread=6.0)
+    weight = np.random.default_rng(2).integers(0, 3, size=420) * 1.5
+    counted = weight > 0
+    alone = kmeans(x[counted], 5, 0, weight[counted])
+    x[~counted] *= value
+    found = kmeans(x, 5, 0, weight)
+    assert_array_equal(found.centres, alone.centres)
+    assert_array_equal(found.labels[counted], alone.labels)
+    nearest = ((x[~counted, None] - alone.centres) ** 2).sum(axis=2).argmin(axis=1)
+    assert_array_equal(found.labels[~counted], nearest)
+
+
+def test_axes_are_those_of_rows_as_often_as_they_weigh():
+    x, _ = blobs(150, 105, 5, spread=6.0)
+    weight = np.random.default_rng(2).integers(1, 4, size=150)
+    often = module.in_few_columns(np.repeat(x, weight, axis=0), np.ones(weight.sum()))
+    once = module.in_few_columns(x, weight.astype(float))
+    assert once.shape[1] == often.shape[1] < 105
+    first = np.cumsum(weight) - weight
+    assert_allclose(
+        once @ once.T, (often @ often.T)[np.ix_(first, first)], rtol=1e-6, atol=1e-6 * once.max() ** 2
+    )
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_rows_that_are_not_finite(bad):
+    x = np.ones((20, 3))
+    x[7, 1] = bad
+    with pytest.raises(ValueError, match=r"X must be finite.*first at index \(7, 1\)"):
+        kmeans(x, 2, 0)
+
+
+def test_fewer_rows_of_positive_weight_than_clusters():
+    with pytest.raises(ValueError, match="n_components=4 needs at least as many rows of positive weight"):
+        kmeans(np.arange(10.0).reshape(5, 2), 4, 0, np.array([1.0, 0, 2, 0, 3]))
