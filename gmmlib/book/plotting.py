@@ -25,12 +25,12 @@ def style():
         yield
 
 
-def component_sheet(patches, filters=None, labels=None, *, means=None):
+def component_sheet(patches, filters=None, labels=None, *, means=None, of="images"):
     """Draw one row a component: its patches, then its filter or its mean (both, or neither).
 
     Patches (R, M, H, W) are M images for each of R components, each in its own range of grey, as are means
     (R, H, W).  Filters (R, H, W//2 + 1) are power spectra, drawn as logarithms with the zero frequency in the
-    middle; zeros are darkest.  Rows are labelled, or numbered from 1.
+    middle; zeros are darkest.  Rows are labelled, or numbered from 1; `of` is what the title calls the patches.
     """
     rows, columns, height, width = patches.shape
     last = []
@@ -49,7 +49,7 @@ def component_sheet(patches, filters=None, labels=None, *, means=None):
             figsize=(7.2, tile * rows * height / width + 0.35),
         )
         first, *right = grid[0]
-        first.set_title(f"{columns} images of highest posterior")
+        first.set_title(f"{columns} {of} of highest posterior")
         _draw_tiles(first, patches, range(1, rows + 1) if labels is None else labels)
         for axes, (title, images, cmap) in zip(right, last, strict=True):
             axes.set_title(title, loc="center")
