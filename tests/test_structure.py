@@ -139,7 +139,7 @@ MAY_IMPORT = {
     "em": set(),
     "stationary": {"em", "full"},
     "full": {"em"},
-    "compose": {"em", "full"},
+    "compose": {"em", "full", "stationary"},
     "evaluation": set(),
     "data": set(),
     "book": {"evaluation"},
