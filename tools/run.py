@@ -118,7 +118,8 @@ def bring_up_to_date(project, scale, sources=None):
     # The longest should not be left to the end.
     folder = project.references(scale)
     numbered.sort(key=lambda pair: expected_seconds(folder / f"{pair[1].stem}.ipynb"), reverse=True)
-    with kernels.plain_settings(AT_ONCE, project.root), ThreadPoolExecutor(AT_ONCE) as pool:
+    at_once = max(1, min(AT_ONCE, len(numbered)))
+    with kernels.plain_settings(at_once, project.root), ThreadPoolExecutor(at_once) as pool:
         ran = sum(pool.map(lambda pair: attempt(*pair), numbered))
     failed.sort()
     if failed:
