@@ -160,7 +160,9 @@ def test_images_of_another_size_than_in_the_fit_are_refused(name, method):
 
 def labels_for(model, method):
     """What a method takes beside data."""
-    return (CLASSES,) if method == "score" and is_classifier(model) else ()
+    if method == "score" and is_classifier(model):
+        return (CLASSES,)
+    return (np.full((len(CLASSES), 2), 0.5),) if method == "statistics_given" else ()
 
 
 COLUMNS = {

@@ -126,6 +126,8 @@ def methods_of_data(name):
             yield method
 
 
+# What methods take beside data.
+BESIDE_DATA = {"posteriors": np.full((len(CLASSES), 2), 0.5)}
 CASES_OF_X = [(name, method) for name in SUBJECTS for method in methods_of_data(name)]
 
 
@@ -133,6 +135,9 @@ def call(model, method, X, **others):
     method = getattr(model, method)
     if takes(method, "y"):
         others.setdefault("y", CLASSES)
+    for argument, value in BESIDE_DATA.items():
+        if takes(method, argument):
+            others.setdefault(argument, value)
     return method(X, **others)
 
 
@@ -422,6 +427,7 @@ def test_rows_out_of_reach_are_refused_and_not_nan(name):
 def test_nothing_works_before_a_fit(name, tmp_path):
     model, X = SUBJECTS[name]
     good = {"X": X, "y": CLASSES, "labels": [0], "path": tmp_path / "model.npz", "statistics": None}
+    good |= BESIDE_DATA | {"stride": (1, 1)}
     expected = f"This {type(model).__name__} instance is not fitted yet"
     for method in public_methods(type(model)):
         if method in (*LEARNING, "merge"):

@@ -30,7 +30,7 @@ def component_sheet(patches, filters=None, labels=None, *, means=None, of="image
 
     Patches (R, M, H, W) are M images for each of R components, each in its own range of grey, as are means
     (R, H, W).  Filters (R, H, W//2 + 1) are power spectra, drawn as logarithms with the zero frequency in the
-    middle; zeros are darkest.  Rows are labelled, or numbered from 1; `of` is what the title calls the patches.
+    middle; zeros are darkest.  Rows are labelled, or numbered from 1; `of` is what the title calls patches.
     """
     rows, columns, height, width = patches.shape
     last = []

@@ -142,6 +142,7 @@ class ConvolutionalGMM(Filtering, OfWindows, Additive, Online, OfImages, Mixture
 
     def statistics_given(self, X, posteriors):
         """Sufficient statistics of images whose components have posteriors (N, K), times row weights."""
+        check_is_fitted(self)
         X, layout = self._data(X), self._layout
 
         def of(rows):
