@@ -24,10 +24,11 @@ BOOK = $(BIN)/python -m tools.book
 export NUMBA_CACHE_DIR = $(CURDIR)/_build/numba
 
 # $(1) chooses tests by their marks; with CHAPTERS only the references of these are run again.
+# Processes share the cores, so each has one thread for its products: more would spin while they wait.
 define run_tests
 @$(BIN)/ruff check --quiet .
 @$(BIN)/ruff format --check .
-@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --nbval --nbval-current-env \
+@OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --nbval --nbval-current-env \
 	--nbval-sanitize-with tests/sanitize.cfg -p tools.figures --durations=10 -m $(1) \
 	--chapters '$(CHAPTERS)' $(PYTESTFLAGS) tests
 endef

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import gmmlib
-from gmmlib import ConvolutionalGMM, FullGMM, checkpoint, storage
+from gmmlib import ConvolutionalGMM, FullGMM, TreeGMM, checkpoint, storage
 from gmmlib.stationary.transformed import TransformedGMM
 from gmmlib.storage import ModelFileError
 
@@ -215,6 +215,10 @@ OTHERS = {
     "allow_missing": [True],
     "warm_start": [True],
     "max_shift": [1],
+    "leaf": [FullGMM(3, reg_covar=0.2, max_iter=2, tol=0)],
+    "levels": [[(2, 2, 3)], [(1, 2, 2), (2, 1, 2)]],
+    "share_tables": ["cells"],
+    "fit_leaves": [False],
     "noise": ["white"],
     "chunk_size": [100],
     "algorithm": [
@@ -236,7 +240,9 @@ OTHERS = {
     "tol": [1.0],
     "max_iter": [2],
 }
+LEAF = FullGMM(3, reg_covar=0.1, max_iter=2, tol=0)
 STARTS = {
+    "TreeGMM": ["kmeans", "random_from_data"],
     "ConvolutionalGMM": [
         "random_from_data",
         {"weights": np.full(3, 1 / 3), "spectra": SPECTRA},
@@ -270,8 +276,12 @@ SMALL = {
         lambda **s: TransformedGMM(**{"n_components": 2, "max_iter": 5, "tol": 0.0} | s),
         images(40),
     ),
+    "TreeGMM": (
+        lambda **s: TreeGMM(**{"leaf": LEAF, "levels": [(2, 2, 2)], "max_iter": 6, "tol": 0.0} | s),
+        images(60)[:, :4, :6],
+    ),
 }
-KINDS = {kind.__name__: kind for kind in (ConvolutionalGMM, FullGMM, TransformedGMM)}
+KINDS = {kind.__name__: kind for kind in (ConvolutionalGMM, FullGMM, TransformedGMM, TreeGMM)}
 ENDS = {"checkpoint", "callback", "progress", "n_init"}  # decide nothing
 NAMES = [(kind, name) for kind in SMALL for name in inspect.signature(KINDS[kind]).parameters]
 
