@@ -72,17 +72,58 @@ def distances(whitened, offsets, out):
 def monomials(values, centre, out):
     """out[n] holds y_i y_j for i <= j row by row, the y_i, and 1, where y = values[n] - centre."""
     width = centre.shape[0]
+    first = width * (width + 1) // 2
+    y = np.empty(width, out.dtype)  # apart from `out`, or the compiler has to fear that they overlap
     for n in range(values.shape[0]):
-        first = width * (width + 1) // 2
-        y = out[n, first : first + width]
         for i in range(width):
             y[i] = values[n, i] - centre[i]
+            out[n, first + i] = y[i]
         place = 0
         for i in range(width):
             for j in range(i, width):
-                out[n, place] = y[i] * y[j]
-                place += 1
+                out[n, place + j - i] = y[i] * y[j]
+            place += width - i
         out[n, first + width] = 1.0
+
+
+@compiled
+def within_reach(bounds, rows, spread, gap, near):
+    """near[n, k]: whether bounds[n, k] comes within NEGLIGIBLE of a lower bound of the largest in its row.
+
+    The bound of component k is above its lower bound by spread[k] @ rows[n]^2 + gap[k].  What has overflowed is
+    near.
+    """
+    for n in range(bounds.shape[0]):
+        best, highest = 0, bounds[n, 0]
+        for k in range(1, bounds.shape[1]):
+            if bounds[n, k] > highest:
+                best, highest = k, bounds[n, k]
+        between = gap[best]
+        for i in range(rows.shape[1]):
+            between += spread[best, i] * rows[n, i] ** 2
+        needed = highest - between - NEGLIGIBLE
+        for k in range(bounds.shape[1]):
+            near[n, k] = not (bounds[n, k] < needed and np.isfinite(bounds[n, k]))
+
+
+@compiled
+def count_columns(values, counts):
+    """counts[k] = how many values[n, k] are not 0."""
+    counts[:] = 0
+    for n in range(values.shape[0]):
+        for k in range(values.shape[1]):
+            if values[n, k]:
+                counts[k] += 1
+
+
+@compiled
+def list_columns(values, places, rows):
+    """rows[places[k]], rows[places[k] + 1], ... = the n at which values[n, k] is not 0; moves the places."""
+    for n in range(values.shape[0]):
+        for k in range(values.shape[1]):
+            if values[n, k]:
+                rows[places[k]] = n
+                places[k] += 1
 
 
 @compiled

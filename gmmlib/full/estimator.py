@@ -9,7 +9,7 @@ from gmmlib.em.batches import Additive, Online
 from gmmlib.em.checkpoint import Checkpoint
 from gmmlib.em.loop import Saved, record
 from gmmlib.em.workers import Workers
-from gmmlib.full import inputs, missing, online, steps, whitening
+from gmmlib.full import inputs, missing, online, screening, steps, whitening
 from gmmlib.full.learned import Learned
 from gmmlib.full.run import Run, maximum
 
@@ -139,9 +139,10 @@ class FullGMM(Learned, missing.Incomplete, Additive, Online, Mixture):
         X, parameters = self._data(X), self._parameters()
         weight = _checks.sample_weight(sample_weight, len(X))
         Y = parameters.axes.rotate(X)
+        score = screening.scorer(parameters.whiteners, Y.__getitem__, len(X))
 
         def posteriors(rows, out):
-            joint = whitening.log_joint(Y[rows], parameters.whiteners, out=out)
+            joint = score(Y[rows], out=out)
             _, evidence = steps.normalised(joint)
             joint *= weight[rows, None]
             return weight[rows] @ evidence
@@ -231,13 +232,16 @@ class FullGMM(Learned, missing.Incomplete, Additive, Online, Mixture):
         """How `Mixture` scores samples; unless `everything`, far components of a sample may be dropped."""
         X, parameters = self._data(X, missing=True), self._parameters()
 
+        def samples(rows):
+            return parameters.axes.rotate(X[rows])
+
+        score = screening.scorer(parameters.whiteners, samples, len(X), everything)
+
         def log_joint(rows):
             if self.allow_missing and np.isnan(X[rows]).any():
-                samples = np.asarray(X[rows], dtype=np.float64)
-                return missing.log_joint(samples, self.weights_, self.means_, self.covariances_)
-            return whitening.log_joint(
-                parameters.axes.rotate(X[rows]), parameters.whiteners, everything=everything
-            )
+                incomplete = np.asarray(X[rows], dtype=np.float64)
+                return missing.log_joint(incomplete, self.weights_, self.means_, self.covariances_)
+            return score(samples(rows))
 
         return Scoring(len(X), len(self.weights_), log_joint, self._workers())
 

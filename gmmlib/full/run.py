@@ -7,7 +7,7 @@ from gmmlib.em.algorithm import Algorithm
 from gmmlib.em.checkpoint import check_statistics
 from gmmlib.em.loop import warn_of_empty
 from gmmlib.em.workers import Workers
-from gmmlib.full import start, steps, triangular, whitening
+from gmmlib.full import screening, start, steps, triangular, whitening
 from gmmlib.kmeans import kmeans
 
 SMALL_COPY = 400_000  # numbers that may be copied at will
@@ -121,7 +121,7 @@ class Run:
         mass, first = steps.first_moments(self.Y, self.weight[:, None], self.workers)
         mean = np.zeros(dimension) if self.zero_means else first[0] / mass[0]
         second, covariance = np.zeros((2, dimension, dimension))
-        steps.second_moment_into(second, self.Y, self.weight, mean)
+        steps.second_moment_into(second, self.Y, self.weight, mean, np.arange(len(self.Y)))
         _kernels.covariance(second, mass[0], np.zeros(dimension), self.model.reg_covar, covariance)
         # Without means to separate them, components start at different scales.
         scales = 2.0 ** np.linspace(-1, 1, n_components) if self.zero_means else np.ones(n_components)
@@ -146,11 +146,14 @@ class Run:
         if not guessed:
             self.likely = np.empty(len(self.X), dtype=np.intp)
 
+        def samples(rows):
+            return self.Y[rows] if in_own_axes else parameters.axes.rotate(self.X[rows])
+
+        # What beta brings within reach must not be dropped.
+        log_joint = screening.scorer(parameters.whiteners, samples, len(self.X), everything=beta < 1)
+
         def posteriors(rows, out):
-            Y = self.Y[rows] if in_own_axes else parameters.axes.rotate(self.X[rows])
-            guess = self.likely[rows] if guessed else None
-            # What beta brings within reach must not be dropped.
-            joint = whitening.log_joint(Y, parameters.whiteners, guess, out=out, everything=beta < 1)
+            joint = log_joint(samples(rows), self.likely[rows] if guessed else None, out)
             self.likely[rows] = joint.argmax(axis=1)
             _, evidence = steps.normalised(joint, beta)
             self.algorithm(joint, rows)

@@ -118,12 +118,11 @@ def first_moments(Y, resp, workers):
     return workers.sum(lambda rows: Moments(resp[rows].sum(axis=0), resp[rows].T @ Y[rows]), len(Y))
 
 
-def second_moment_into(matrix, Y, resp, about):
-    """Write the second moment of the samples of one component about a point, from posteriors (N,).
+def second_moment_into(matrix, Y, resp, about, rows):
+    """Write the second moment of some rows of the samples about a point, from posteriors (N,).
 
-    Only rows of positive posterior are read, and only the lower triangle of the matrix (D', D') is written.
+    Only the lower triangle of the matrix (D', D') is written.
     """
-    rows = np.flatnonzero(resp)
     gathered = np.empty((min(ROWS_AT_ONCE, len(rows)), Y.shape[1]))
     for begin in range(0, len(rows), ROWS_AT_ONCE):
         batch = rows[begin : begin + ROWS_AT_ONCE]
@@ -152,9 +151,10 @@ def e_step(posteriors, Y, weight, about, workers, room=None):
             return posteriors(slice(start + rows.start, start + rows.stop), shares[rows])
 
         def update(k):
-            second_moment_into(triangular.member(second, k), samples, shares[:, k], about[k])
+            second_moment_into(triangular.member(second, k), samples, shares[:, k], about[k], rows[k])
 
         log_likelihood = workers.sum(fill, len(samples))
+        rows = whitening.occupied(shares)
         mass, first = first_moments(samples, shares, workers)
         # The longest first, so that no thread is left with one at the end; the order changes no digit.
         longest_first = np.argsort(-mass, kind="stable")

@@ -119,11 +119,11 @@ def log_joint(Y, whiteners, guess=None, out=None, everything=False):
     buffer = np.empty(ROWS_AT_ONCE * Y.shape[1])
     if everything:
         for k in range(n_components):
-            _score(Y, whiteners, k, np.arange(n_rows), out, buffer)
+            score(Y, whiteners, k, np.arange(n_rows), out, buffer)
         return out
     guess = out.argmax(axis=1) if guess is None else guess
     for k in range(n_components):
-        _score(Y, whiteners, k, np.flatnonzero(guess == k), out, buffer)
+        score(Y, whiteners, k, np.flatnonzero(guess == k), out, buffer)
     needed = out[np.arange(n_rows), guess] - _kernels.NEGLIGIBLE
     for k in range(n_components):
         undecided = guess != k
@@ -157,8 +157,17 @@ def _first_block(Y, whiteners, out):
         _kernels.distances(whitened, offsets, out[start : start + step, :n_components])
 
 
-def _score(Y, whiteners, k, rows, out, buffer):
-    """Write the log joint of component k for some rows."""
+def occupied(values):
+    """For each column of values (n, K) the rows where it is not 0, K arrays; one pass over the rows."""
+    counts = np.empty(values.shape[1], dtype=np.intp)
+    _kernels.count_columns(values, counts)
+    rows, ends = np.empty(counts.sum(), dtype=np.intp), np.cumsum(counts)
+    _kernels.list_columns(values, ends - counts, rows)
+    return np.split(rows, ends[:-1])
+
+
+def score(Y, whiteners, k, rows, out, buffer):
+    """Write the log joint of component k for some rows; the buffer has room for ROWS_AT_ONCE of them."""
     W, dimension = triangular.member(whiteners.triangles, k), Y.shape[1]
     for begin in range(0, len(rows), ROWS_AT_ONCE):
         batch = rows[begin : begin + ROWS_AT_ONCE]
