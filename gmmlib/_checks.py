@@ -216,7 +216,11 @@ def _refuse(X, name, is_bad, expected, bad_kind, remedy="Remove or replace them 
         return
     count, first = 0, None
     for start in range(0, len(X), ROWS_AT_ONCE):
-        bad = is_bad(X[start : start + ROWS_AT_ONCE])
+        block = X[start : start + ROWS_AT_ONCE]
+        # If anything is bad, the smallest or the largest value is: NaN is both.
+        if not is_bad(np.array([block.min(initial=0), block.max(initial=0)])).any():
+            continue
+        bad = is_bad(block)
         if first is None and bad.any():
             row, *others = map(int, np.argwhere(bad)[0])
             first = (start + row, *others)

@@ -190,6 +190,15 @@ def covariance(second, mass, difference, ridge, out):
 
 
 @compiled
+def squares(values, places, out):
+    """out[n, f] = |values[n, places[f]]|^2 of complex values."""
+    for n in range(out.shape[0]):
+        for f in range(out.shape[1]):
+            z = values[n, places[f]]
+            out[n, f] = z.real**2 + z.imag**2
+
+
+@compiled
 def window_powers(images, stride, cosine, sine, rows, columns, out):
     """out[f, n, i, j] = |sum_yx images[n, s i + y, t j + x] exp(-2 pi sqrt(-1) (v y / h + u x / w))|^2.
 

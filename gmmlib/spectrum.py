@@ -28,6 +28,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import fft
 
+from gmmlib import _kernels
+
 
 class Fold(NamedTuple):
     """How the half plane of an image shape folds into its F distinct powers."""
@@ -74,8 +76,9 @@ def fold(shape, zero_frequency=True):
 def powers(images, layout):
     """Powers ``|z(f)|^2`` (N, F) of images (N, H, W), squared grey levels, by the `Fold` of their shape."""
     z = fft.rfft2(np.asarray(images, dtype=np.float64), norm="ortho").reshape(len(images), -1)
-    z = z[:, layout.bins]
-    return z.real**2 + z.imag**2
+    out = np.empty((len(z), len(layout.bins)))
+    _kernels.squares(z, layout.bins, out)
+    return out
 
 
 def unfold(values, layout, left_out=0.0):
