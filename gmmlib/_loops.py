@@ -90,8 +90,8 @@ def monomials(values, centre, out):
 def within_reach(bounds, rows, spread, gap, near):
     """near[n, k]: whether bounds[n, k] comes within NEGLIGIBLE of a lower bound of the largest in its row.
 
-    The bound of component k is above its lower bound by spread[k] @ rows[n]^2 + gap[k].  What has overflowed is
-    near.
+    The bound of component k is above its lower bound by spread[k] @ rows[n]^2 + gap[k].  What has
+    overflowed is near.
     """
     for n in range(bounds.shape[0]):
         best, highest = 0, bounds[n, 0]

@@ -14,9 +14,9 @@ half as much as in double, and is off by rounding.
           \tfrac12 (\lambda_k + 1) \sum_i P_{kii} y_i^2 + \tfrac12 \sum_i b_{ki}^2 / P_{kii} + |c_k|
           \;=\; e_k(y),
 
-where :math:`\lambda_k` is the largest eigenvalue of :math:`|P_{kij}| / \sqrt{P_{kii} P_{kjj}}`.  As :math:`e_k`
-is made of the same monomials, :math:`\varepsilon e_k` stands in the coefficients, and the product gives an
-upper bound; less :math:`2 \varepsilon e_k` it is a lower bound.  A component is scored in double precision
+where :math:`\lambda_k` is the largest eigenvalue of :math:`|P_{kij}| / \sqrt{P_{kii} P_{kjj}}`.
+As :math:`e_k` is made of the same monomials, :math:`\varepsilon e_k` stands in the coefficients, and the
+product gives an upper bound; less :math:`2 \varepsilon e_k` it is a lower bound.  A component is scored in double precision
 if its upper bound comes within 40 nats of the lower bound of the row's best.  For the others see
 `gmmlib.full.whitening`: they are out of sight.
 
@@ -84,7 +84,9 @@ def _axes(triangles):
 
     They are columns (D, D), with rows of their inverse transposed beside them.
     """
-    scaled = triangles / np.linalg.norm(triangles, axis=(1, 2), keepdims=True)
+    norms = np.linalg.norm(triangles, axis=(1, 2), keepdims=True)
+    # Each counts alike, and all together keep their unit.
+    scaled = triangles / norms * np.exp(np.log(norms).mean())
     flat = scaled.reshape(-1, scaled.shape[-1])
     values, vectors = np.linalg.eigh(flat.T @ flat)
     scale = np.sqrt(np.maximum(values, values[-1] * 1e-15))
@@ -117,13 +119,14 @@ def candidates(Y, screen):
         rows = Y[start : start + ROWS_AT_ONCE] @ screen.axes
         n_rows = len(rows)
         _kernels.monomials(rows, origin, monomials[:n_rows])
-        np.matmul(monomials[:n_rows], screen.coefficients, out=bounds[:n_rows])
+        with np.errstate(all="ignore"):  # what overflows is near, as everything that is not known
+            np.matmul(monomials[:n_rows], screen.coefficients, out=bounds[:n_rows])
         _kernels.within_reach(bounds[:n_rows], rows, screen.spread, screen.gap, near[start : start + n_rows])
     return near
 
 
 def log_joint(Y, whiteners, screen, out=None):
-    """Log weight plus log density (n, K) of rows Y (n, D), nats; -inf where another component is far above."""
+    """Log weight plus log density (n, K) of rows Y (n, D), nats; -inf where a component is out of sight."""
     near = candidates(Y, screen)
     out = np.empty(near.shape) if out is None else out
     out[...] = -np.inf
