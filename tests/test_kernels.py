@@ -123,6 +123,54 @@ def test_advance_drops_a_bound_that_only_equals_what_is_needed():
     assert distance[0] == 4.0
 
 
+@pytest.mark.parametrize("level", [-1e9, 0.0, 1e9])
+def test_within_reach_equals_its_twin(level):
+    rng = np.random.default_rng(3)
+    bounds = rng.normal(level, 60.0, (50, 9)).astype(np.float32)
+    bounds[3, 4], bounds[7, 2], bounds[8] = np.nan, -np.inf, np.inf
+    rows, spread, gap = rng.random((50, 5)), rng.random((9, 5)), rng.random(9)
+    near = np.empty((50, 9), dtype=bool)
+    _kernels.within_reach(bounds, rows, spread, gap, near)
+    best = np.where(np.isnan(bounds), -np.inf, bounds).argmax(axis=1)
+    place = np.arange(50), best
+    needed = bounds[place].astype(np.float64) - gap[best] - (spread[best] * rows**2).sum(axis=1) - 40.0
+    assert_array_equal(near, ~((bounds < needed[:, None]) & np.isfinite(bounds)))
+    assert near[place].all()
+    assert not near.all()
+
+
+@pytest.mark.parametrize("dtype", [bool, np.float64])
+@pytest.mark.parametrize("shape", [(0, 3), (1, 1), (40, 7)])
+def test_columns_are_listed_as_numpy_lists_them(shape, dtype):
+    rng = np.random.default_rng(4)
+    values = (rng.random(shape) * (rng.random(shape) < 0.4)).astype(dtype)
+    counts = np.empty(shape[1], dtype=np.intp)
+    _kernels.count_columns(values, counts)
+    assert_array_equal(counts, np.count_nonzero(values, axis=0))
+    rows, ends = np.empty(counts.sum(), dtype=np.intp), np.cumsum(counts)
+    _kernels.list_columns(values, ends - counts, rows)
+    assert_array_equal(rows, np.nonzero(values.T)[1])
+
+
+def test_squares_equal_their_twin():
+    rng = np.random.default_rng(5)
+    values = rng.standard_normal((13, 40)) + 1j * rng.standard_normal((13, 40))
+    places, out = rng.permutation(40)[:17], np.empty((13, 17))
+    _kernels.squares(values, places, out)
+    assert_array_equal(out, values[:, places].real ** 2 + values[:, places].imag ** 2)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_monomials_equal_their_twin(dtype):
+    rng = np.random.default_rng(6)
+    values, centre = rng.standard_normal((11, 6)), rng.standard_normal(6)
+    out = np.empty((11, 28), dtype=dtype)
+    _kernels.monomials(values, centre, out)
+    y = (values - centre).astype(dtype)
+    i, j = np.triu_indices(6)
+    assert_array_equal(out, np.hstack([y[:, i] * y[:, j], y, np.ones((11, 1), dtype)]))
+
+
 @pytest.mark.parametrize("width", [0, 1, 7, 8, 9, 48])
 def test_distances_to_equal_their_twin(width):
     rng = np.random.default_rng(width)

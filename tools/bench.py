@@ -6,7 +6,7 @@ import warnings
 
 from sklearn.exceptions import ConvergenceWarning
 
-from tools import bench_convolutional, bench_full
+from tools import bench_convolutional, bench_full, bench_patches, timing
 from tools.project import REPOSITORY
 
 
@@ -14,9 +14,9 @@ def main():
     """Print the table and store it as JSON."""
     warnings.simplefilter("ignore", ConvergenceWarning)  # a few iterations converge to nothing
     print(platform.processor() or platform.machine())
-    print(f"{'':<74} {'measured':>10} {'against':>10} {'ratio':>8}   bound")
+    print(timing.HEADER)
     rows = []
-    for part in (bench_convolutional, bench_full):
+    for part in (bench_patches, bench_convolutional, bench_full):
         for row in part.rows():
             rows.append(row)
             print(row, flush=True)

@@ -1,13 +1,15 @@
 """Ratios of times within one run.
 
-Two things are timed in turn, A B A B ..., and the median of the ratios pair by pair is reported: the speed
-of a machine drifts, a ratio within seconds hardly does.
+Two things are timed in turn, A B A B ..., and the ratios pair by pair are reported, their median and their
+range: the speed of a machine drifts, a ratio within seconds hardly does.
 """
 
 import time
 from typing import NamedTuple
 
 import numpy as np
+
+HEADER = f"{'':<84} {'measured':>10} {'against':>10} {'ratio':>7} {'least':>7} {'most':>7}   bound"
 
 
 class Row(NamedTuple):
@@ -18,10 +20,14 @@ class Row(NamedTuple):
     against: float
     ratio: float
     bound: str  # what the ratio should be
+    least: float | None = None  # of the ratios of pairs
+    most: float | None = None
 
     def __str__(self):
-        values = f"{self.measured:>10.4g} {self.against:>10.4g} {self.ratio:>8.2f}"
-        return f"{self.what:<74} {values}   {self.bound}"
+        ratios = self.ratio, self.least, self.most
+        shown = " ".join(" " * 7 if ratio is None else f"{ratio:>7.2f}" for ratio in ratios)
+        values = f"{self.measured:>10.4g} {self.against:>10.4g} {shown}"
+        return f"{self.what:<84} {values}   {self.bound}"
 
 
 def seconds(function):
@@ -31,9 +37,20 @@ def seconds(function):
     return time.perf_counter() - start
 
 
-def compare(what, a, b, bound, rounds=7, warm_up=True):
-    """Time a and b in turn, by default after one call of each that does not count."""
+def compare(what, a, b, bound, rounds=5, warm_up=True, repeats=1):
+    """Time a, and b as the mean of some calls, in turn; a first call of each does not count by default."""
     if warm_up:
         a(), b()
-    pairs = np.array([(seconds(a), seconds(b)) for _ in range(rounds)])
-    return Row(what, *np.median(pairs, axis=0), np.median(pairs[:, 0] / pairs[:, 1]), bound)
+
+    def often():
+        for _ in range(repeats):
+            b()
+
+    return row(what, [(seconds(a), seconds(often) / repeats) for _ in range(rounds)], bound)
+
+
+def row(what, pairs, bound):
+    """The `Row` of pairs of seconds."""
+    pairs = np.array(pairs)
+    ratios = pairs[:, 0] / pairs[:, 1]
+    return Row(what, *np.median(pairs, axis=0), np.median(ratios), bound, ratios.min(), ratios.max())

@@ -16,7 +16,8 @@ half as much as in double, and is off by rounding.
 
 where :math:`\lambda_k` is the largest eigenvalue of :math:`|P_{kij}| / \sqrt{P_{kii} P_{kjj}}`.
 As :math:`e_k` is made of the same monomials, :math:`\varepsilon e_k` stands in the coefficients, and the
-product gives an upper bound; less :math:`2 \varepsilon e_k` it is a lower bound.  A component is scored in double precision
+product gives an upper bound; less :math:`2 \varepsilon e_k` it is a lower bound.  A component is scored in
+double precision
 if its upper bound comes within 40 nats of the lower bound of the row's best.  For the others see
 `gmmlib.full.whitening`: they are out of sight.
 
