@@ -6,7 +6,7 @@ it uses alone.
 
 from importlib import import_module
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 
 ESTIMATORS = {
     "ConvolutionalGMM": "stationary.convolutional",
@@ -26,7 +26,7 @@ PARTS = {"PatchLayer": "compose.patch_layer"}
 ROOMS = {
     "em": "checkpoint split_merge",
     "stationary": "bispectrum convolutional discriminative hierarchical penalised phaseblind transformed",
-    "full": "missing online triangular whitening",
+    "full": "missing online screening triangular whitening",
     "compose": "classify convolutional_stack patch_layer stack tree",
     "evaluation": "calibration evidence metrics twosample",
     "data": "datasets patches",

@@ -37,7 +37,7 @@ def floor(X, n_components, labels):
     ours = Ours(X, labels, n_components, RIDGE)
     for _ in range(SETTLED):
         ours()
-    whiteners, Y, weight = ours.parameters.whiteners, ours.run.Y, ours.run.weight
+    whiteners, Y = ours.parameters.whiteners, ours.run.Y
     triangles = [np.asfortranarray(whitening.triangle(whiteners, k)) for k in range(n_components)]
 
     def dense():
@@ -48,7 +48,8 @@ def floor(X, n_components, labels):
                 joint[:, k] = whiteners.constants[k] - 0.5 * np.einsum("dn,dn->n", whitened, whitened)
             _, evidence = steps.normalised(joint)
             second = [dsyrk(1.0, Y[rows][joint[:, k] > 0].T, lower=1) for k in range(n_components)]
-            return joint.sum(axis=0), joint.T @ Y[rows], np.array(second), weight[rows] @ evidence
+            first = joint.T @ Y[rows]
+            return steps.Statistics(joint.sum(axis=0), first, np.array(second), evidence.sum(), len(joint))
 
         with Workers(steps.BLOCK_SIZE, steps.BLOCK_SIZE) as workers:
             workers.sum(of, len(Y))
