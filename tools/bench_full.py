@@ -28,8 +28,8 @@ FIRST_CALL = (
 class Ours:
     """One iteration of EM at a time, from given clusters; BLAS has its threads back after each."""
 
-    def __init__(self, X, labels, n_components):
-        self.model = FullGMM(n_components, reg_covar=RIDGE)
+    def __init__(self, X, labels, n_components, ridge=RIDGE):
+        self.model = FullGMM(n_components, reg_covar=ridge)
         with self.model._workers() as workers:
             self.run = run.Run(self.model, X, np.ones(len(X)), workers, labels)
             self.parameters = self.run.start()
@@ -43,11 +43,11 @@ class Ours:
 class Theirs:
     """The same iterations of scikit-learn's, through the two steps that its `fit` calls."""
 
-    def __init__(self, X, labels, n_components):
+    def __init__(self, X, labels, n_components, ridge=RIDGE):
         self.X = X
         resp = np.zeros((len(X), n_components), dtype=X.dtype)
         resp[np.arange(len(X)), labels] = 1
-        self.model = GaussianMixture(n_components, reg_covar=RIDGE)
+        self.model = GaussianMixture(n_components, reg_covar=ridge)
         self.model._initialize(X, resp)
 
     def __call__(self):
