@@ -33,7 +33,7 @@ define run_tests
 	--chapters '$(CHAPTERS)' $(PYTESTFLAGS) tests
 endef
 
-.PHONY: help book html pdf serve freeze export test test-all validate reproducible mutants coverage audit bench lock env clean
+.PHONY: help book html pdf serve freeze export test test-all validate reproducible mutants coverage audit bench peers lock env clean
 .DEFAULT_GOAL := help
 
 help: ## print this list
@@ -94,6 +94,18 @@ audit: .venv/.complete ## look the lock up among known vulnerabilities; needs a 
 
 bench: .venv/.complete ## time each compiled kernel beside its numpy form
 	@$(BIN)/python -m tools.bench
+
+peers: .venv/.complete ## time peers from other packages beside the library; installs them into _build/peers
+	@$(BIN)/python -m venv _build/peers
+# They run beside the library: the packages of .venv stand behind their own.
+	@echo "$$($(BIN)/python -c 'import site; print(*site.getsitepackages())')" \
+		> "$$(_build/peers/bin/python -c 'import site; print(*site.getsitepackages())')/project.pth"
+# One that does not install has a row that says why, and the others are timed.
+	@for peer in gmmx cplx-gmm; do \
+		_build/peers/bin/python -m pip install --quiet --disable-pip-version-check $$peer \
+			2> _build/peers/$$peer.log || true; \
+	done
+	@_build/peers/bin/python -m tools.bench_peers
 
 lock: .venv/.complete ## write requirements.lock again from pyproject.toml
 	$(BIN)/uv pip compile pyproject.toml --extra book --extra dev --universal --python-version 3.11 \

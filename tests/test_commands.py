@@ -64,6 +64,7 @@ NOT_RUN = {
     "make env": "asks a network; it made the environment of these tests",
     "make lock": "asks a network",
     "make mutants": "asks a network",
+    "make peers": "asks a network; test_bench_peers.py runs its parts",
     "make reproducible": "takes half an hour; test_reproducible.py runs its parts",
 }
 # The slow ones that begin with another of the list, and do no more than it.
