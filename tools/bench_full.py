@@ -51,8 +51,8 @@ class Theirs:
         self.model._initialize(X, resp)
 
     def __call__(self):
-        log_likelihood, log_resp = self.model._e_step(self.X)
-        self.first = log_likelihood if self.first is None else self.first
+        self.log_likelihood, log_resp = self.model._e_step(self.X)
+        self.first = self.log_likelihood if self.first is None else self.first
         self.model._m_step(self.X, log_resp)
 
 
