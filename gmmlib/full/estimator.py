@@ -11,6 +11,7 @@ from gmmlib.em.loop import Saved, record
 from gmmlib.em.workers import Workers
 from gmmlib.full import inputs, missing, online, steps, whitening
 from gmmlib.full.learned import Learned
+from gmmlib.full.marginal import Marginals
 from gmmlib.full.run import Run, maximum
 
 
@@ -230,14 +231,22 @@ class FullGMM(Learned, missing.Incomplete, Additive, Online, Mixture):
     def _scoring(self, X, everything):
         """How `Mixture` scores samples; unless `everything`, far components of a sample may be dropped."""
         X, parameters = self._data(X, missing=True), self._parameters()
+        marginals = Marginals(*self._own, parameters)
+
+        def whole(samples):
+            Y = parameters.axes.rotate(samples)
+            return whitening.log_joint(Y, parameters.whiteners, everything=everything)
 
         def log_joint(rows):
-            if self.allow_missing and np.isnan(X[rows]).any():
-                samples = np.asarray(X[rows], dtype=np.float64)
-                return missing.log_joint(samples, self.weights_, self.means_, self.covariances_)
-            return whitening.log_joint(
-                parameters.axes.rotate(X[rows]), parameters.whiteners, everything=everything
-            )
+            samples = X[rows]
+            holes = np.isnan(samples).any(axis=1) if self.allow_missing else np.zeros(1, dtype=bool)
+            if not holes.any():
+                return whole(samples)
+            joint = np.empty((len(samples), len(self.weights_)))
+            joint[holes] = marginals.log_joint(np.asarray(samples[holes], dtype=np.float64))
+            if not holes.all():
+                joint[~holes] = whole(samples[~holes])
+            return joint
 
         return Scoring(len(X), len(self.weights_), log_joint, self._workers())
 
