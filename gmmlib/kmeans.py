@@ -1,6 +1,7 @@
 """K-means that does not hang on rounding, and is fast where many rows have many columns."""
 
 import warnings
+from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
@@ -11,13 +12,15 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import euclidean_distances
 from sklearn.utils import check_random_state
 from sklearn.utils.extmath import row_norms
-from threadpoolctl import threadpool_limits
 
-from gmmlib import _checks, posterior
+from gmmlib import _checks, _kernels, posterior
+from gmmlib.em.workers import Shared, libraries
 
 MANY = 10_000  # rows: of more, this many are clustered first
 WIDE = 100  # columns: more are replaced by those principal axes that hold `VARIANCE` of the sum of squares
 VARIANCE = 0.9
+SMALL = 100_000  # numbers of rows times clusters, up to which a plain loop is faster
+MAX_ITER, TOLERANCE = 300, 1e-4  # scikit-learn's
 
 
 class Clusters(NamedTuple):
@@ -63,30 +66,53 @@ def kmeans(X, n_clusters, random_state=None, weight=None):
     weight = _checks.sample_weight(weight, len(X))
     _checks.enough_rows(weight, n_clusters)
     if (counted := weight > 0).all():
-        return _of_rows_that_count(X, n_clusters, random_state, weight)
-    found = _of_rows_that_count(X[counted], n_clusters, random_state, weight[counted])
-    some = np.flatnonzero(np.isfinite(found.centres).all(axis=1))
-    labels = np.empty(len(X), dtype=found.labels.dtype)
-    labels[counted] = found.labels
-    labels[~counted] = some[euclidean_distances(X[~counted], found.centres[some]).argmin(axis=1)]
-    return Clusters(labels, found.centres)
+        labels = partition(X, n_clusters, random_state, weight)
+        return Clusters(labels, means(X, labels, n_clusters, weight))
+    own = partition(X[counted], n_clusters, random_state, weight[counted])
+    centres = means(X[counted], own, n_clusters, weight[counted])
+    some = np.flatnonzero(np.isfinite(centres).all(axis=1))
+    labels = np.empty(len(X), dtype=own.dtype)
+    labels[counted] = own
+    labels[~counted] = some[euclidean_distances(X[~counted], centres[some]).argmin(axis=1)]
+    return Clusters(labels, centres)
 
 
-def _of_rows_that_count(X, n_clusters, random_state, weight):
+def partition(X, n_clusters, random_state, weight):
+    """The labels that `kmeans` gives, (N,), for rows whose weights are all positive, (N,)."""
     if isinstance(random_state, np.random.Generator):
         random_state = int(random_state.integers(2**31))
     rng = check_random_state(random_state)
+    if n_clusters == 1:
+        _checks.finite(X, "X")
+        rng.random_sample()  # as for a first centre, so that later draws from the stream stay the same
+        return np.zeros(len(X), dtype=np.int32)
     rows = in_few_columns(X, weight)
+    if len(rows) <= MANY and rows.size * n_clusters <= SMALL:
+        state = rng.get_state()
+        labels = small(rows, n_clusters, weight, rng)
+        if labels is not None:
+            return labels
+        rng.set_state(state)
     # Its threads add centres in the order in which they finish: one thread, so that digits stay the same.
-    with warnings.catch_warnings(), threadpool_limits(1, user_api="openmp"):
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than clusters
+    # The limit is that of the calling thread; the filter of warnings is the whole process's.
+    with _quiet, libraries("openmp").limit(limits=1):
         init = partial(spread_out, weight=weight)
-        if len(rows) > MANY and n_clusters > 1:
+        if len(rows) > MANY:
             some = rng.choice(len(rows), MANY, replace=False)
             init = partial(spread_out, weight=weight[some])
             init = clustered(rows[some], n_clusters, init, weight[some], rng).cluster_centers_
-        labels = clustered(rows, n_clusters, init, weight, rng).labels_
-    return Clusters(labels, means(X, labels, n_clusters, weight))
+        return clustered(rows, n_clusters, init, weight, rng).labels_
+
+
+@contextmanager
+def _without_warnings():
+    """Of fewer distinct rows than clusters."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        yield
+
+
+_quiet = Shared(_without_warnings)
 
 
 def in_few_columns(X, weight):
@@ -113,9 +139,50 @@ def rounded(X):
 
 def clustered(rows, n_clusters, init, weight, rng):
     """Scikit-learn's k-means from one start."""
-    algorithm = "elkan" if n_clusters > 1 else "lloyd"  # the first is faster in many dimensions
-    model = KMeans(n_clusters, init=init, n_init=1, random_state=rng, algorithm=algorithm, copy_x=False)
+    # Elkan's algorithm is faster in many dimensions.
+    model = KMeans(n_clusters, init=init, n_init=1, random_state=rng, algorithm="elkan", copy_x=False)
     return model.fit(rows, sample_weight=None if (weight == weight[0]).all() else weight)
+
+
+def small(rows, n_clusters, weight, rng):
+    """The labels of `clustered` for little data, (N,), or None if a cluster has lost all its rows.
+
+    Where rows are few, scikit-learn's checks take most of its time.  The arithmetic is the same.
+    """
+    enough = np.mean(np.var(rows, axis=0)) * TOLERANCE
+    rows = rows - rows.mean(axis=0)
+    centres = spread_out(rows, n_clusters, rng, weight)
+    if (weight == weight[0]).all():
+        weight = np.ones(len(rows))
+    labels, upper = np.empty(len(rows), dtype=np.int32), np.empty(len(rows))
+    lower, sums, mass = np.empty((len(rows), n_clusters)), np.empty_like(centres), np.empty(n_clusters)
+    halves = half_distances(centres)
+    _kernels.first_centres(rows, centres, halves, labels, upper, lower)
+    last = None
+    for _ in range(MAX_ITER):
+        bounds = np.partition(halves, 1, axis=0)[1], labels, upper, lower
+        _kernels.nearest_centres(rows, weight, centres, halves, *bounds, sums, mass)
+        if (mass == 0).any():
+            return None
+        before, centres = centres, sums * (1 / mass)[:, None]
+        moved = _kernels.loosen(before, centres, labels, upper, lower)
+        halves = half_distances(centres)
+        if np.array_equal(labels, last):
+            return labels
+        if moved <= enough:
+            break
+        last = labels.copy()
+    bounds = np.partition(halves, 1, axis=0)[1], labels, upper, lower
+    _kernels.nearest_centres(rows, weight, centres, halves, *bounds, sums, mass)
+    return labels
+
+
+def half_distances(centres):
+    """Of all pairs, (K, K)."""
+    squares = row_norms(centres, squared=True)
+    out = np.maximum(-2 * (centres @ centres.T) + squares[:, None] + squares, 0)
+    np.fill_diagonal(out, 0)
+    return np.sqrt(out) / 2
 
 
 def means(X, labels, n_clusters, weight):
@@ -137,10 +204,14 @@ def spread_out(X, count, random_state, weight):
     squares = row_norms(X, squared=True)
 
     def distances(rows):
-        return euclidean_distances(X[rows], X, Y_norm_squared=squares, squared=True)
+        """Squared, those of scikit-learn's `euclidean_distances`, which checks for longer than it works."""
+        away = -2 * (X[rows] @ X.T)
+        away += squares[rows, None]
+        away += squares
+        return np.maximum(away, 0, out=away)
 
     chosen = [random_state.choice(len(X), p=weight / weight.sum())]
-    nearest = distances(chosen)[0]
+    nearest = distances(np.array(chosen))[0]
     for _ in range(1, count):
         upto = np.cumsum(weight * nearest)
         drawn = np.searchsorted(upto, random_state.uniform(size=2 + int(np.log(count))) * (nearest @ weight))

@@ -171,6 +171,13 @@ def marginal_by_projection(whitened, offset, values, responses, inflation, const
     return out
 
 
+def nearest_centres(rows, centres):
+    """Distances (N, K) of rows to centres, half those (K, K) of centres, and the nearest of each row."""
+    distances = np.linalg.norm(rows[:, None] - centres, axis=2)
+    halves = np.linalg.norm(centres[:, None] - centres, axis=2) / 2
+    return distances, halves, distances.argmin(axis=1)
+
+
 def advance(whitened, offset, rows, distance, constant, needed):
     """Twin of the compiled kernel: (rows, distances) of those whose bound still counts."""
     total = distance + ((whitened - offset) ** 2).sum(axis=1)

@@ -433,9 +433,7 @@ def test_nothing_works_before_a_fit(name, tmp_path):
         if method in (*LEARNING, "merge"):
             continue
         function = getattr(copy.deepcopy(model), method)
-        # Known fault: `windows` refuses, but says only which attribute is missing.
-        error = (AttributeError, "weights_") if method == "windows" else (NotFittedError, expected)
-        with pytest.raises(error[0], match=error[1]):
+        with pytest.raises(NotFittedError, match=expected):
             function(**{key: value for key, value in good.items() if takes(function, key)})
     assert not list(tmp_path.iterdir())
 

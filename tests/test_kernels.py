@@ -178,6 +178,35 @@ def test_a_covariance_that_is_not_positive_definite_leaves_no_marginal():
     assert_array_equal(np.isnan(out), [False, True])
 
 
+@pytest.mark.parametrize("width", [0, 1, 3, 4, 5, 11])
+def test_the_distance_by_fours_equals_its_twin(width):
+    a, b = np.random.default_rng(width).normal(size=(2, width))
+    assert_allclose(_kernels.distance_by_fours(a, b), np.linalg.norm(a - b), rtol=1e-14)
+
+
+def test_elkan_steps_equal_their_twins():
+    """Bounds hold, and where they say nothing the nearest centre is found; sums are those of the labels."""
+    rng = np.random.default_rng(0)
+    rows, weight, centres = rng.normal(size=(600, 3)), rng.gamma(2.0, size=600), rng.normal(size=(5, 3))
+    labels, upper, lower = np.empty(600, dtype=np.int32), np.empty(600), np.empty((600, 5))
+    sums, mass = np.empty((5, 3)), np.empty(5)
+    for step in range(4):
+        true, halves, nearest = oracles.nearest_centres(rows, centres)
+        if step == 0:
+            _kernels.first_centres(rows, centres, halves, labels, upper, lower)
+        closest = np.sort(halves, axis=0)[1]
+        _kernels.nearest_centres(rows, weight, centres, halves, closest, labels, upper, lower, sums, mass)
+        assert_array_equal(labels, nearest)
+        assert (upper >= true[np.arange(600), labels] * (1 - 1e-14)).all()
+        assert (lower <= true * (1 + 1e-14)).all()
+        share = weight[:, None] * (labels[:, None] == np.arange(5))
+        assert_allclose(mass, share.sum(axis=0), rtol=1e-13)
+        assert_allclose(sums, share.T @ rows, rtol=1e-12, atol=1e-12)
+        before, centres = centres, sums / mass[:, None]
+        moved = _kernels.loosen(before, centres, labels, upper, lower)
+        assert_allclose(moved, ((centres - before) ** 2).sum(), rtol=1e-13)
+
+
 def test_score_equals_its_twin():
     rng = np.random.default_rng(0)
     whitened, offset = rng.normal(size=(40, 13)), rng.normal(size=13)
