@@ -28,6 +28,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy import fft
 
+NUMBERS = 2**21  # of pixels transformed at a time
+
 
 class Fold(NamedTuple):
     """How the half plane of an image shape folds into its F distinct powers."""
@@ -60,29 +62,83 @@ def fold(shape, zero_frequency=True):
     """
     height, width = shape
     columns = width // 2 + 1
-    row, column = np.divmod(np.arange(height * columns), columns)
-    self_mirrored = multiplicity(shape).ravel() == 1.0
-    # In a self-mirrored column the partner of row h is row -h: the lower of both stands for the pair.
-    first = np.where(self_mirrored, np.minimum(row, -row % height), row) * columns + column
-    bins, where = np.unique(first, return_inverse=True)
-    counts = np.bincount(where, weights=multiplicity(shape).ravel())
+    # In a self-mirrored column the partner of row h is row -h: the upper of both stands for the pair.  So the
+    # rows from `split` on lack these columns.  No sort, as of an image's many frequencies it takes long.
+    split, inner = _inner(shape)
+    where = np.arange(height * columns).reshape(height, columns)
+    size = split * columns + (height - split) * (inner.stop - inner.start)
+    bins, counts = np.empty(size, dtype=where.dtype), np.full(size, 2.0)
+    for source, target in _slabs(where, bins, shape):
+        target[...] = source
+    for column in (0, columns - 1) if width % 2 == 0 else (0,):
+        # Its rows 0 and H/2 are their own mirror images.
+        counts[column : split * columns : columns * max(1, height // 2)][: 2 - height % 2] = 1.0
+    if split < height:
+        where[split:] -= 1 + np.arange(height - split)[:, None] * (columns - inner.stop + inner.start)
+    _mirror(where, shape)
+    where = where.ravel()
     if not zero_frequency:
         bins, counts, where = bins[1:], counts[1:], where - 1
     return Fold((height, width), bins, counts, where)
 
 
+def _inner(shape):
+    """The first row that lacks the self-mirrored columns, and the slice of the other columns."""
+    height, width = shape
+    return height // 2 + 1, slice(1, max(1, width // 2 + width % 2))
+
+
+def _mirror(half, shape):
+    """Fill what rows lack of the self-mirrored columns of half planes (..., H, W//2 + 1), in place."""
+    height, width = shape
+    split, _ = _inner(shape)
+    for column in (0, -1) if width % 2 == 0 else (0,):
+        half[..., split:, column] = half[..., height - split : 0 : -1, column]
+
+
+def _slabs(half, folded, shape):
+    """Views of half planes (..., H, W//2 + 1) and of folds (..., F) of them, twice, that hold the same.
+
+    The fold may lack f = 0.
+    """
+    split, inner = _inner(shape)
+    upper, lower = half[..., :split, :].reshape(*half.shape[:-2], -1), half[..., split:, inner]
+    size = folded.shape[-1] - lower.shape[-2] * lower.shape[-1]
+    yield upper[..., upper.shape[-1] - size :], folded[..., :size]
+    yield lower, folded[..., size:].reshape(lower.shape)
+
+
+def take(half, layout):
+    """Fold half planes (..., H, W//2 + 1) to their distinct frequencies (..., F)."""
+    out = np.empty((*half.shape[:-2], len(layout.bins)), dtype=half.dtype)
+    for source, target in _slabs(half, out, layout.shape):
+        target[...] = source
+    return out
+
+
 def powers(images, layout):
     """Powers ``|z(f)|^2`` (N, F) of images (N, H, W), squared grey levels, by the `Fold` of their shape."""
-    z = fft.rfft2(np.asarray(images, dtype=np.float64), norm="ortho").reshape(len(images), -1)
-    z = z[:, layout.bins]
-    return z.real**2 + z.imag**2
+    out = np.empty((len(images), len(layout.bins)))
+    step = max(1, NUMBERS // (layout.shape[0] * layout.shape[1]))
+    for start in range(0, len(images), step):
+        z = fft.rfft2(np.asarray(images[start : start + step], dtype=np.float64), norm="ortho")
+        parts = z.view(np.float64)
+        np.square(parts, out=parts)
+        for source, target in _slabs(z, out[start : start + step], layout.shape):
+            np.add(source.real, source.imag, out=target)
+    return out
 
 
 def unfold(values, layout, left_out=0.0):
     """Spread folded values (..., F) over the half plane (..., H, W//2 + 1); f = 0 may be `left_out`."""
     height, width = layout.shape
-    spread = np.where(layout.where >= 0, values[..., layout.where], left_out)
-    return spread.reshape(*values.shape[:-1], height, width // 2 + 1)
+    spread = np.empty((*values.shape[:-1], height, width // 2 + 1), dtype=np.result_type(values, left_out))
+    for target, source in _slabs(spread, values, layout.shape):
+        target[...] = source
+    if layout.where[0] < 0:
+        spread[..., 0, 0] = left_out
+    _mirror(spread, layout.shape)
+    return spread
 
 
 def full_plane(half, shape):

@@ -15,11 +15,12 @@ from functools import lru_cache, reduce
 from threadpoolctl import ThreadpoolController
 
 ROWS, NUMBERS = 2048, 2**21  # most of a block
+LEAST = 4  # rows of a block, however large: sums of blocks are as large as some rows
 
 
 def block_size(numbers_per_row):
     """Rows per block: few enough for memory, many enough for BLAS, and a function of the data alone."""
-    return min(ROWS, max(1, NUMBERS // numbers_per_row))
+    return min(ROWS, max(LEAST, NUMBERS // numbers_per_row))
 
 
 def merge(a, b):

@@ -179,7 +179,7 @@ class ConvolutionalGMM(Filtering, OfWindows, Additive, Online, OfImages, Mixture
     def _scoring(self, X, everything):
         """How `Mixture` scores images: one product of their powers per chunk."""
         X, layout = self._data(X), self._layout
-        slope, constant = steps.coefficients(self._parameters, layout.multiplicity)
+        slope, constant = steps.coefficients(self._folded(layout), layout.multiplicity)
 
         def log_joint(rows):
             return powers(X[rows], layout) @ slope + constant

@@ -33,8 +33,12 @@ class Spectral:
     @property
     def _parameters(self):
         """The learned parameters, folded: what is set by hand counts from then on."""
+        return self._folded(self._layout)
+
+    def _folded(self, layout):
+        """The learned parameters in the model's layout, where that is at hand."""
         learned = {name: getattr(self, f"{name}_") for name in self._learned}
-        return self._given(learned, self._layout, "the fitted model", self._held())
+        return self._given(learned, layout, "the fitted model", self._held())
 
     def to_arrays(self):
         """Settings and arrays that make the fitted model again."""

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import fft
 
 from gmmlib import _checks, posterior
-from gmmlib.spectrum import fold, powers
+from gmmlib.spectrum import fold, powers, take
 
 EMPTY = 1e-10  # share of the weight below which a component has no images left
 
@@ -37,10 +37,13 @@ class Statistics(NamedTuple):
 def coefficients(parameters, multiplicity):
     """Write the log joint as ``P @ slope + constant``: slope (F, K), constant (K,)."""
     weights, spectra = parameters
-    slope = -0.5 * multiplicity / spectra
+    slope = np.divide((-0.5 * multiplicity)[:, None], spectra.T, order="C")
+    logs = 2 * np.pi * spectra
+    np.log(logs, out=logs)  # in place: of a large image they are many
+    logs *= 0.5
     with np.errstate(divide="ignore"):
-        constant = np.log(weights) - 0.5 * np.log(2 * np.pi * spectra) @ multiplicity
-    return np.ascontiguousarray(slope.T), constant
+        constant = np.log(weights) - logs @ multiplicity
+    return slope, constant
 
 
 def log_joint(parameters, P, multiplicity):
@@ -75,8 +78,9 @@ def m_step(statistics, variance_floor):
     constrained maximum is the larger of that mean and the floor, and EM still climbs.
     """
     mass, power, _, weight = statistics
-    spectra = np.divide(power, mass[:, None], out=np.zeros_like(power), where=mass[:, None] > 0)
-    return Parameters(mass / weight, np.maximum(spectra, variance_floor))
+    # A sum over no mass is 0; divided by 1, it stays so.
+    spectra = power / np.where(mass > 0, mass, 1.0)[:, None]
+    return Parameters(mass / weight, np.maximum(spectra, variance_floor, out=spectra))
 
 
 def revive(parameters, variance_floor):
@@ -102,15 +106,18 @@ def random_start(P, multiplicity, n_components, weight, variance_floor, rng):
     powers_of_chosen = P[chosen]
     mean = weight @ P / weight.sum()
     contrast = powers_of_chosen @ multiplicity / (mean @ multiplicity)
-    spectra = 0.5 * (powers_of_chosen + mean * contrast[:, None])
-    return Parameters(np.full(n_components, 1 / n_components), np.maximum(spectra, variance_floor))
+    spectra = mean * contrast[:, None]
+    spectra += powers_of_chosen
+    spectra *= 0.5
+    np.maximum(spectra, variance_floor, out=spectra)
+    return Parameters(np.full(n_components, 1 / n_components), spectra)
 
 
 def given(mapping, n_components, layout, name):
     """Check and fold the weights and half-plane spectra of a caller or a file."""
     parameters = folded(mapping, n_components, layout, name)
     spectra = parameters.spectra
-    if not ((spectra > 0) & (spectra < np.inf)).all():
+    if not (spectra.min() > 0 and spectra.max() < np.inf):
         raise ValueError(
             f"{name}['spectra'] must be positive and finite; got {spectra.min():g} to {spectra.max():g}."
         )
@@ -125,8 +132,7 @@ def folded(mapping, n_components, layout, name):
     weights = _checks.parameter(mapping["weights"], f"{name}['weights']", (n_components,))
     shape = n_components, height, width // 2 + 1
     spectra = _checks.parameter(mapping["spectra"], f"{name}['spectra']", shape)
-    # Contiguous, as EM's own are: BLAS sums in another order otherwise.
-    spectra = np.ascontiguousarray(spectra.reshape(n_components, -1)[:, layout.bins])
+    spectra = take(spectra, layout)  # contiguous, as EM's own are: BLAS sums in another order otherwise
     _checks.mixing_weights(weights, f"{name}['weights']")
     return Parameters(weights, spectra)
 
@@ -194,7 +200,7 @@ def normalised(joint):
 def check_variance(P, weight, layout, variance_floor):
     """Refuse powers (N, F) that leave nothing to learn, or whose likelihood has no bound."""
     variance = weight @ P / weight.sum()
-    most = variance[layout.bins > 0].max(initial=0.0)
+    most = variance[int(layout.bins[0] == 0) :].max(initial=0.0)
     if most <= variance_floor and layout.dimension > 1:
         raise ValueError(
             f"X must vary by more than variance_floor={variance_floor:g}; got images whose variance "
