@@ -219,7 +219,7 @@ def _refuse(X, name, is_bad, expected, bad_kind, remedy="Remove or replace them 
     for start in range(0, len(X), ROWS_AT_ONCE):
         block = X[start : start + ROWS_AT_ONCE]
         # Both are NaN if any value is: most data are passed here, without an array of answers.
-        if block.size and -LARGEST <= block.min() and block.max() <= LARGEST:
+        if block.size and -LARGEST <= float(block.min()) and float(block.max()) <= LARGEST:
             continue
         bad = is_bad(block)
         if first is None and bad.any():
