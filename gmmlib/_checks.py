@@ -92,8 +92,9 @@ def generator(seed):
 
 def settings(model):
     """Refuse values of the settings that estimators share."""
+    own = model._get_param_names()
     for name, check in SHARED.items():
-        if name in model._get_param_names():
+        if name in own:
             check(getattr(model, name), name)
 
 

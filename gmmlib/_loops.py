@@ -60,6 +60,107 @@ def squared_norm(values, offset):
 
 
 @compiled
+def inner(a, b):
+    """sum_j a[j] b[j], in eight interleaved sums whose order never changes."""
+    c = d = e = f = g = h = p = q = 0.0
+    n = a.shape[0]
+    for j in range(0, n - 7, 8):
+        c += a[j] * b[j]
+        d += a[j + 1] * b[j + 1]
+        e += a[j + 2] * b[j + 2]
+        f += a[j + 3] * b[j + 3]
+        g += a[j + 4] * b[j + 4]
+        h += a[j + 5] * b[j + 5]
+        p += a[j + 6] * b[j + 6]
+        q += a[j + 7] * b[j + 7]
+    total = ((c + d) + (e + f)) + ((g + h) + (p + q))
+    for j in range(n - n % 8, n):
+        total += a[j] * b[j]
+    return total
+
+
+@compiled
+def marginal_by_projection(whitened, offset, values, responses, inflation, constant, largest, out):
+    """out[n] = log joint of what is not NaN in values[n], from the whitened sample with any filling.
+
+    responses[j] (D,) is what a unit of column j adds to the whitened sample; the residual, whitened[n] -
+    offset, loses what it has along those of the missing columns, by Gram and Schmidt.  `constant` is that of
+    the whole sample, and inflation[j] the variance of column j over what is left of it given all others.
+    out[n] is NaN if the squared residual, times the largest inflation, exceeds `largest` times what is left.
+    """
+    width = offset.shape[0]
+    basis = np.empty((width, width))
+    gone = np.empty(width, dtype=np.intp)
+    half = 0.5 * np.log(2 * np.pi)
+    for n in range(values.shape[0]):
+        count = 0
+        for j in range(width):
+            if np.isnan(values[n, j]):
+                gone[count] = j
+                count += 1
+        row = whitened[n]
+        for j in range(width):
+            row[j] -= offset[j]
+        before = inner(row, row)
+        value, worst = constant + count * half, 1.0
+        for i in range(count):
+            vector = basis[i]
+            for j in range(width):
+                vector[j] = responses[gone[i], j]
+            for other in range(i):
+                share = inner(basis[other], vector)
+                for j in range(width):
+                    vector[j] -= share * basis[other, j]
+            length = np.sqrt(inner(vector, vector))
+            for j in range(width):
+                vector[j] /= length
+            share = inner(vector, row)
+            for j in range(width):
+                row[j] -= share * vector[j]
+            value -= np.log(length)
+            worst = max(worst, inflation[gone[i]])
+        distance = inner(row, row)
+        out[n] = value - 0.5 * distance if before * worst <= largest * max(distance, 1.0) else np.nan
+
+
+@compiled
+def marginal_by_factor(values, mean, covariance, log_weight, most, out):
+    """Where out[n] is NaN: the log joint of what is not NaN in values[n], by a factorisation for each row.
+
+    A row stays NaN if it has more than `most` values, or if their covariance is not positive definite.
+    """
+    width = mean.shape[0]
+    side = min(most, width)
+    factor, whitened = np.empty((side, side)), np.empty(side)
+    there = np.empty(width, dtype=np.intp)
+    half = 0.5 * np.log(2 * np.pi)
+    for n in range(values.shape[0]):
+        if not np.isnan(out[n]):
+            continue
+        count = 0
+        for j in range(width):
+            if not np.isnan(values[n, j]):
+                there[count] = j
+                count += 1
+        if count > most:
+            continue
+        value = log_weight - count * half
+        for i in range(count):
+            row = factor[i]
+            for j in range(i):
+                row[j] = (covariance[there[i], there[j]] - inner(row[:j], factor[j, :j])) / factor[j, j]
+            pivot = np.sqrt(covariance[there[i], there[i]] - inner(row[:i], row[:i]))
+            row[i] = pivot
+            difference = values[n, there[i]] - mean[there[i]]
+            whitened[i] = (difference - inner(row[:i], whitened[:i])) / pivot
+            value -= np.log(pivot)
+        # A pivot that is 0 or NaN leaves no number.
+        value -= 0.5 * inner(whitened[:count], whitened[:count])
+        if value < np.inf:
+            out[n] = value
+
+
+@compiled
 def distances(whitened, offsets, out):
     """out[n, k] = |whitened[n, block k] - offsets[k]|^2, where K blocks of equal width lie side by side."""
     width = offsets.shape[1]

@@ -1,6 +1,7 @@
 """K-means that does not hang on rounding, and is fast where many rows have many columns."""
 
 import warnings
+from contextlib import contextmanager
 from functools import partial
 from typing import NamedTuple
 
@@ -11,9 +12,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import euclidean_distances
 from sklearn.utils import check_random_state
 from sklearn.utils.extmath import row_norms
-from threadpoolctl import threadpool_limits
 
 from gmmlib import _checks, posterior
+from gmmlib.em.workers import Shared, libraries
 
 MANY = 10_000  # rows: of more, this many are clustered first
 WIDE = 100  # columns: more are replaced by those principal axes that hold `VARIANCE` of the sum of squares
@@ -63,30 +64,47 @@ def kmeans(X, n_clusters, random_state=None, weight=None):
     weight = _checks.sample_weight(weight, len(X))
     _checks.enough_rows(weight, n_clusters)
     if (counted := weight > 0).all():
-        return _of_rows_that_count(X, n_clusters, random_state, weight)
-    found = _of_rows_that_count(X[counted], n_clusters, random_state, weight[counted])
-    some = np.flatnonzero(np.isfinite(found.centres).all(axis=1))
-    labels = np.empty(len(X), dtype=found.labels.dtype)
-    labels[counted] = found.labels
-    labels[~counted] = some[euclidean_distances(X[~counted], found.centres[some]).argmin(axis=1)]
-    return Clusters(labels, found.centres)
+        labels = partition(X, n_clusters, random_state, weight)
+        return Clusters(labels, means(X, labels, n_clusters, weight))
+    own = partition(X[counted], n_clusters, random_state, weight[counted])
+    centres = means(X[counted], own, n_clusters, weight[counted])
+    some = np.flatnonzero(np.isfinite(centres).all(axis=1))
+    labels = np.empty(len(X), dtype=own.dtype)
+    labels[counted] = own
+    labels[~counted] = some[euclidean_distances(X[~counted], centres[some]).argmin(axis=1)]
+    return Clusters(labels, centres)
 
 
-def _of_rows_that_count(X, n_clusters, random_state, weight):
+def partition(X, n_clusters, random_state, weight):
+    """The labels that `kmeans` gives, (N,), for rows whose weights are all positive, (N,)."""
     if isinstance(random_state, np.random.Generator):
         random_state = int(random_state.integers(2**31))
     rng = check_random_state(random_state)
+    if n_clusters == 1:
+        _checks.finite(X, "X")
+        rng.random_sample()  # as for a first centre, so that later draws from the stream stay the same
+        return np.zeros(len(X), dtype=np.int32)
     rows = in_few_columns(X, weight)
     # Its threads add centres in the order in which they finish: one thread, so that digits stay the same.
-    with warnings.catch_warnings(), threadpool_limits(1, user_api="openmp"):
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than clusters
+    # The limit is that of the calling thread; the filter of warnings is the whole process's.
+    with _quiet, libraries("openmp").limit(limits=1):
         init = partial(spread_out, weight=weight)
-        if len(rows) > MANY and n_clusters > 1:
+        if len(rows) > MANY:
             some = rng.choice(len(rows), MANY, replace=False)
             init = partial(spread_out, weight=weight[some])
             init = clustered(rows[some], n_clusters, init, weight[some], rng).cluster_centers_
-        labels = clustered(rows, n_clusters, init, weight, rng).labels_
-    return Clusters(labels, means(X, labels, n_clusters, weight))
+        return clustered(rows, n_clusters, init, weight, rng).labels_
+
+
+@contextmanager
+def _without_warnings():
+    """Of fewer distinct rows than clusters."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        yield
+
+
+_quiet = Shared(_without_warnings)
 
 
 def in_few_columns(X, weight):
@@ -113,8 +131,8 @@ def rounded(X):
 
 def clustered(rows, n_clusters, init, weight, rng):
     """Scikit-learn's k-means from one start."""
-    algorithm = "elkan" if n_clusters > 1 else "lloyd"  # the first is faster in many dimensions
-    model = KMeans(n_clusters, init=init, n_init=1, random_state=rng, algorithm=algorithm, copy_x=False)
+    # Elkan's algorithm is faster in many dimensions.
+    model = KMeans(n_clusters, init=init, n_init=1, random_state=rng, algorithm="elkan", copy_x=False)
     return model.fit(rows, sample_weight=None if (weight == weight[0]).all() else weight)
 
 

@@ -66,7 +66,8 @@ def fold(shape, zero_frequency=True):
     self_mirrored = multiplicity(shape).ravel() == 1.0
     # In a self-mirrored column the partner of row h is row -h: the lower of both stands for the pair.
     first = np.where(self_mirrored, np.minimum(row, -row % height), row) * columns + column
-    bins, where = np.unique(first, return_inverse=True)
+    stands = first == np.arange(len(first))
+    bins, where = np.flatnonzero(stands), (np.cumsum(stands) - 1)[first]
     counts = np.bincount(where, weights=multiplicity(shape).ravel())
     if not zero_frequency:
         bins, counts, where = bins[1:], counts[1:], where - 1

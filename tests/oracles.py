@@ -157,6 +157,20 @@ def distances(whitened, offsets):
     return np.einsum("nkd->nk", (blocks - offsets) ** 2)
 
 
+def marginal_by_projection(whitened, offset, values, responses, inflation, constant, largest):
+    """Twin of the compiled kernel: residuals of least squares on the columns that are missing."""
+    out = np.empty(len(values))
+    for n, residual in enumerate(whitened - offset):
+        gone = np.isnan(values[n])
+        columns = responses[gone].T
+        left = residual - columns @ np.linalg.lstsq(columns, residual, rcond=None)[0]
+        volume = 0.5 * np.linalg.slogdet(columns.T @ columns)[1]
+        out[n] = constant + 0.5 * gone.sum() * np.log(2 * np.pi) - volume - 0.5 * left @ left
+        taken = residual @ residual * inflation[gone].max(initial=1.0)
+        out[n] = out[n] if taken <= largest * max(left @ left, 1.0) else np.nan
+    return out
+
+
 def advance(whitened, offset, rows, distance, constant, needed):
     """Twin of the compiled kernel: (rows, distances) of those whose bound still counts."""
     total = distance + ((whitened - offset) ** 2).sum(axis=1)

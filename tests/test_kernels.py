@@ -179,6 +179,53 @@ def test_distances_to_equal_their_twin(width):
     assert_allclose(out, ((values[:, None] - offsets) ** 2).sum(axis=2), rtol=1e-13)
 
 
+@pytest.mark.parametrize("width", [0, 1, 7, 8, 9, 48])
+def test_inner_equals_its_twin(width):
+    a, b = np.random.default_rng(width).normal(2.0, 1.0, size=(2, width))
+    assert_allclose(_kernels.inner(a, b), a @ b, rtol=1e-14)
+
+
+def with_holes(n, width, share, seed=0):
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=(n, width))
+    values[rng.random(values.shape) < share] = np.nan
+    return rng, values
+
+
+@pytest.mark.parametrize("width", [1, 2, 7, 17])
+@pytest.mark.parametrize("largest", [0.0, 4.0, np.inf])
+def test_marginal_by_projection_equals_its_twin(width, largest):
+    rng, values = with_holes(40, width, 0.3)
+    whitened, offset = 3 * rng.normal(size=(40, width)), rng.normal(size=width)
+    arguments = offset, values, rng.normal(size=(width, width)), 1 + rng.random(width), -3.0, largest
+    expected = oracles.marginal_by_projection(whitened, *arguments)
+    out = np.zeros(40)
+    _kernels.marginal_by_projection(whitened.copy(), *arguments, out)
+    if largest == np.inf:
+        assert np.isfinite(expected).all()
+    assert_allclose(out, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("most", [0, 3, 64])
+@pytest.mark.parametrize("width", [1, 5, 13])
+def test_marginal_by_factor_equals_its_twin(width, most):
+    rng, values = with_holes(30, width, 0.5)
+    weights, means, covariances = oracles.gaussians(1, width)
+    expected = oracles.observed_log_joint(values, weights, means, covariances)[:, 0] - 2.0
+    expected[(~np.isnan(values)).sum(axis=1) > most] = np.nan
+    out = np.full(30, np.nan)
+    out[:3] = expected[:3] = 7.0  # what is known already
+    _kernels.marginal_by_factor(values, means[0], covariances[0], np.log(weights[0]) - 2.0, most, out)
+    assert_allclose(out, expected, rtol=1e-11, atol=1e-12)
+
+
+def test_a_covariance_that_is_not_positive_definite_leaves_no_marginal():
+    out = np.full(2, np.nan)
+    values = np.array([[1.0, np.nan], [1.0, 2.0]])
+    _kernels.marginal_by_factor(values, np.zeros(2), np.ones((2, 2)), 0.0, 64, out)
+    assert_array_equal(np.isnan(out), [False, True])
+
+
 def test_score_equals_its_twin():
     rng = np.random.default_rng(0)
     whitened, offset = rng.normal(size=(40, 13)), rng.normal(size=13)

@@ -1,10 +1,14 @@
 """K-means: against scikit-learn's where nothing is left out, and what leaving out costs where it is."""
 
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
+from threadpoolctl import threadpool_info
 
 from gmmlib import kmeans as module
 from gmmlib.kmeans import kmeans
@@ -51,6 +55,25 @@ def test_it_is_that_of_scikit_learn_where_nothing_ties(n_clusters, weighted):
     ours = kmeans(x, n_clusters, 3, weight)
     assert_array_equal(ours.labels, theirs.labels_)
     assert_allclose(ours.centres, theirs.cluster_centers_, rtol=1e-3)
+
+
+def test_one_cluster_has_all_rows_and_needs_no_search(monkeypatch):
+    monkeypatch.setattr(module, "clustered", None)
+    x, _ = blobs(50, 4)
+    found = kmeans(x, 1, 0, np.arange(50.0))
+    assert_array_equal(found.labels, 0)
+    assert found.labels.dtype == np.int32
+    assert_allclose(found.centres[0], np.average(x, axis=0, weights=np.arange(50.0)), rtol=1e-12)
+
+
+def test_threads_side_by_side_leave_the_filters_of_warnings_and_the_threads_as_they_were():
+    before, limits = list(warnings.filters), [(i["filepath"], i["num_threads"]) for i in threadpool_info()]
+    x = np.repeat(np.eye(5), 40, axis=0)  # fewer distinct rows than clusters
+    with ThreadPoolExecutor(8) as pool:
+        labels = list(pool.map(lambda seed: kmeans(x, 7, seed).labels, range(40)))
+    assert all(len(set(found)) == 5 for found in labels)
+    assert list(warnings.filters) == before
+    assert [(i["filepath"], i["num_threads"]) for i in threadpool_info()] == limits
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from threadpoolctl import threadpool_limits
 
 from gmmlib import FullGMM, missing
 from tests import oracles
@@ -113,6 +114,87 @@ def test_every_pattern_comes_once_with_its_rows():
         seen[rows] += 1
         assert_array_equal(~np.isnan(x[rows]), np.tile(columns, (len(rows), 1)))
     assert_array_equal(seen, 1)
+
+
+# Ways to a marginal density
+
+
+def brute(x, weights, means, covariances):
+    return oracles.observed_log_joint(x, weights, means, covariances)
+
+
+@pytest.mark.parametrize("dimension", [1, 2, 13, 40, 77])
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.9])
+def test_each_share_of_missing_values_against_a_density_a_row(dimension, share):
+    """Few missing, half, most: by projections, by a factor a row, and in rotated axes beyond 72 columns."""
+    parameters, x = holes(3, dimension, n=61, share=share)
+    assert_allclose(planted(*parameters).log_joint(x), brute(x, *parameters), rtol=1e-10, atol=1e-9)
+
+
+@pytest.mark.parametrize("zero_means", [False, True])
+def test_patterns_that_are_common_and_patterns_that_come_once(zero_means):
+    weights, means, covariances = oracles.gaussians(2, 9, seed=3)
+    parameters = weights, 0 * means if zero_means else means, covariances
+    x = oracles.draw(700, *parameters, seed=1)
+    x[:300, [2, 5]] = np.nan
+    binary = (np.arange(1, 401)[:, None] >> np.arange(9)) & 1
+    x[300:][binary == 1] = np.nan  # each pattern once
+    model = planted(*parameters, zero_means=zero_means)
+    assert_allclose(model.log_joint(x), brute(x, *parameters), rtol=1e-10, atol=1e-9)
+
+
+def test_samples_that_miss_everything():
+    parameters, _ = holes(3)
+    joint = planted(*parameters).log_joint(np.full((250, 5), np.nan))
+    assert_allclose(joint, np.tile(np.log(parameters[0]), (250, 1)), atol=1e-14)
+
+
+def test_a_component_of_weight_0_has_no_density_anywhere():
+    parameters, x = holes(3)
+    model = planted(*parameters)
+    model.weights_ = np.array([0.0, 0.4, 0.6])
+    expected = np.log(model.weights_[1:]) - np.log(parameters[0][1:]) + brute(x, *parameters)[:, 1:]
+    with np.errstate(all="raise"):
+        joint = model.log_joint(x)
+    assert_array_equal(joint[:, 0], -np.inf)
+    assert_allclose(joint[:, 1:], expected, rtol=1e-10, atol=1e-9)
+
+
+@pytest.mark.parametrize("dimension", [6, 90])
+@pytest.mark.parametrize("exponent", [4, 8, 11])
+def test_columns_that_nearly_repeat_each_other_cost_no_digits(dimension, exponent):
+    """Two columns that differ by 10^-exponent of their variance: the one that is left is as good as ever."""
+    rng = np.random.default_rng(0)
+    weights, means, covariances = oracles.gaussians(2, dimension, seed=4)
+    covariances[:, 1] = covariances[:, 0]
+    covariances[:, :, 1] = covariances[:, :, 0]
+    covariances[:, 1, 1] *= 1 + 10.0**-exponent
+    x = oracles.draw(50, weights, means, covariances, seed=1)
+    x[:25, 1], x[25:, 0] = np.nan, np.nan
+    x[:, 0] += np.where(np.isnan(x[:, 0]), 0.0, rng.normal(size=50))
+    parameters = weights, means, covariances
+    assert_allclose(planted(*parameters).log_joint(x), brute(x, *parameters), rtol=1e-10)
+
+
+def test_narrow_components_far_apart_cost_no_digits():
+    """The filling is far from either, in their own units."""
+    weights, means, covariances = oracles.gaussians(2, 12, seed=4)
+    parameters = weights, 1e7 * means, covariances
+    x = oracles.draw(40, *parameters, seed=1)
+    x[np.arange(40), np.arange(40) % 12] = np.nan
+    own = brute(x, *parameters).max(axis=1)
+    assert_allclose(planted(*parameters).score_samples(x), own, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dimension", [11, 75])
+def test_neither_chunks_nor_threads_change_a_bit(dimension):
+    parameters, _ = holes(2, dimension)
+    x = oracles.draw(9000, *parameters, seed=1)
+    x[np.random.default_rng(2).random(x.shape) < 0.02] = np.nan
+    expected = planted(*parameters).log_joint(x)
+    assert_array_equal(planted(*parameters, chunk_size=20_000).log_joint(x), expected)
+    with threadpool_limits(2, user_api="blas"):
+        assert_array_equal(planted(*parameters, chunk_size=1).log_joint(x), expected)
 
 
 NAN = "X must be finite; got 1 value that is NaN or infinite, the first at index (0, 2). "

@@ -3,6 +3,7 @@
 import tracemalloc
 
 import numpy as np
+from scipy import fft
 from sklearn.mixture import GaussianMixture
 
 from gmmlib import ConvolutionalGMM, _kernels, patches
@@ -99,6 +100,50 @@ def memory(X, n_powers):
     )
 
 
+def large(side):
+    """Scoring one large image, and fitting a component to it, beside transform, powers and products."""
+    X = np.random.default_rng(0).standard_normal((1, side, side))
+    slope = np.random.default_rng(1).random((side * (side // 2 + 1), 1))
+    model = ConvolutionalGMM(1, max_iter=1, random_state=0, tol=0.0).fit(X)
+
+    def image_powers():
+        z = fft.rfft2(X, norm="ortho")
+        return (z.real**2 + z.imag**2).reshape(1, -1)
+
+    def iterations():  # the start's and one more
+        P = image_powers()
+        return [(P @ slope).T @ P for _ in range(2)]
+
+    yield compare(
+        f"scores / transform, powers and product, an image of {side:,} x {side:,} (s)",
+        lambda: model.score_samples(X),
+        lambda: image_powers() @ slope,
+        "at most 2",
+        rounds=5,
+    )
+    yield compare(
+        "fit of 1 iteration / transform, powers and products, the same image (s)",
+        lambda: model.fit(X),
+        iterations,
+        "at most 2",
+        rounds=5,
+    )
+
+
+def tiny_chunks(X):
+    """Scores a row at a time, beside their transforms, powers and products in the usual chunks."""
+    model = ConvolutionalGMM(N_COMPONENTS, max_iter=1, random_state=0, tol=0.0, chunk_size=1).fit(X)
+    layout = fold(X.shape[1:])
+    slope, _ = steps.coefficients(model._parameters, layout.multiplicity)
+
+    def floor():
+        with Workers(CHUNK, CHUNK) as workers:
+            workers.fill(lambda rows: powers(X[rows], layout) @ slope, np.empty((len(X), N_COMPONENTS)))
+
+    what = f"scores, chunk_size=1 / transform, powers and product, {len(X):,} patches (s)"
+    return compare(what, lambda: model.score_samples(X), floor, "at most 2")
+
+
 def all_powers(X, layout):
     """Powers of images, a chunk at a time."""
     return np.concatenate([powers(X[i : i + CHUNK], layout) for i in range(0, len(X), CHUNK)])
@@ -116,6 +161,9 @@ def rows():
     yield iteration(P, layout, model._parameters, "at most 2, goal 1.5")
     yield against_scikit_learn(X)
     yield memory(X, P.shape[1])
+    yield tiny_chunks(X[:50_000])
+    for side in (2048, 4096):
+        yield from large(side)
     digits = bench_data.digits()
     layout = fold(digits.shape[1:])
     P = all_powers(digits, layout)

@@ -8,11 +8,13 @@ import tracemalloc
 
 import numpy as np
 from scipy.linalg.blas import dsyrk, dtrmm
+from sklearn.cluster import KMeans
 from sklearn.mixture import GaussianMixture
 
 from gmmlib import FullGMM, _kernels, plotting
 from gmmlib.full import run
 from gmmlib.kmeans import kmeans
+from tests import oracles
 from tools import bench_data
 from tools.project import REPOSITORY
 from tools.timing import Row, compare
@@ -143,6 +145,48 @@ def small():
     )
 
 
+def whole_fits():
+    """Fits of many rows from start to end, where one cluster needs no search; the search alone for few."""
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((8, 40))[rng.integers(8, size=60_000)]
+    X += rng.standard_normal(X.shape) @ (np.eye(40) + 0.1 * rng.standard_normal((40, 40)))
+    for n_components in (1, 2, 4, 8):
+        settings = {"random_state": 0, "max_iter": 10}
+        yield compare(
+            f"scikit-learn's fit / ours, {len(X):,} x 40, K = {n_components}, from k-means (s)",
+            lambda n=n_components, settings=settings: GaussianMixture(n, **settings).fit(X),
+            lambda n=n_components, settings=settings: FullGMM(n, **settings).fit(X),
+            "at least 1",
+            rounds=3,
+        )
+    few = np.concatenate([rng.normal(3 * k, 1, size=(334, 2)) for k in range(3)])[:1000]
+    yield compare(
+        "scikit-learn's k-means / ours, 1,000 x 2, K = 3, one start (s)",
+        lambda: KMeans(3, n_init=1, random_state=0).fit(few),
+        lambda: kmeans(few, 3, 0),
+        "at least 1",
+        rounds=21,
+    )
+
+
+def missing(n_components):
+    """Scores of samples of which 1 % of the values are missing, beside those of whole ones."""
+    parameters = oracles.gaussians(n_components, 40, seed=3)
+    X = np.tile(oracles.draw(2000, *parameters, seed=1), (100, 1))
+    holed = X.copy()
+    holed[np.random.default_rng(0).random(X.shape) < 0.01] = np.nan
+    start = dict(zip(("weights", "means", "covariances"), parameters, strict=True))
+    stopped = {"callback": lambda model, iteration: True}
+    model = FullGMM(n_components, init=start, allow_missing=True, **stopped).fit(X[:2000])
+    return compare(
+        f"scores with 1 % of values missing / whole, {len(X):,} x 40, K = {n_components} (s)",
+        lambda: model.score_samples(holed),
+        lambda: model.score_samples(X),
+        "at most 4",
+        rounds=3,
+    )
+
+
 def first_call():
     """The first fit of a process with nothing compiled, beside one that finds the compiled code on disk."""
     with tempfile.TemporaryDirectory() as cache:
@@ -219,6 +263,37 @@ def kernels():
         return np.flatnonzero(left), total[left]
 
     yield compare("kernel advance / numpy twin, 512 x 96 (s)", kernel, twin, "below 1, or the kernel goes")
+    yield from kernels_of_marginals()
+
+
+def kernels_of_marginals():
+    """Both on rows that miss one value in ten."""
+    rng = np.random.default_rng(0)
+    weights, means, covariances = oracles.gaussians(1, 40)
+    holed = oracles.draw(1000, weights, means, covariances)
+    holed[rng.random(holed.shape) < 0.1] = np.nan
+    residuals, responses = rng.standard_normal((1000, 40)), rng.standard_normal((40, 40))
+    arguments = np.zeros(40), holed, responses, np.ones(40), 0.0, np.inf
+    out = np.empty(1000)
+    yield compare(
+        "kernel marginal_by_projection / numpy twin, 1,000 x 40 (s)",
+        lambda: _kernels.marginal_by_projection(residuals.copy(), *arguments, out),
+        lambda: oracles.marginal_by_projection(residuals, *arguments),
+        "below 1, or the kernel goes",
+    )
+    unknown = np.empty(1000)
+
+    def kernel():
+        unknown[:] = np.nan
+        _kernels.marginal_by_factor(holed, means[0], covariances[0], 0.0, 64, unknown)
+
+    yield compare(
+        "kernel marginal_by_factor / numpy twin, 1,000 x 40 (s)",
+        kernel,
+        lambda: oracles.observed_log_joint(holed, weights, means, covariances),
+        "below 1, or the kernel goes",
+        rounds=3,
+    )
 
 
 def growth(X):
@@ -250,6 +325,9 @@ def rows():
     for *_, row in points:
         yield row
     yield small()
+    yield from whole_fits()
+    yield missing(8)
+    yield missing(1)
     yield first_call()
     yield from kernels()
     points.append(("N", len(X), whole))

@@ -191,8 +191,9 @@ class PatchLayer(TransformerMixin, BaseEstimator):
     def encoder(self, pooling=None):
         """A function of maps (n, H, W, channels) to the codes of their cells, with all that it needs at hand.
 
-        It checks nothing; it may be called from several threads.
+        It checks nothing; it may be called from several threads.  NotFittedError before a fit.
         """
+        check_is_fitted(self)
         grid = self.grid(self.map_shape_)
         score, step = patches.scorer(self, grid), patches.maps_at_once(grid)
         pooling = self.pooling_of(self.cells, self.window) if pooling is None else pooling
@@ -215,7 +216,8 @@ class PatchLayer(TransformerMixin, BaseEstimator):
         return grid
 
     def pooling_of(self, n_cells, window):
-        """The `gmmlib.compose.cells.Pooling` of this layer's patches."""
+        """The `gmmlib.compose.cells.Pooling` of this layer's patches; NotFittedError before a fit."""
+        check_is_fitted(self)
         return cells.pooling(self.grid(self.map_shape_).counts, *self._cells(n_cells, window))
 
     @property

@@ -9,16 +9,18 @@ bits.
 import threading
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from functools import reduce
+from contextlib import ExitStack, contextmanager
+from functools import lru_cache, reduce
 
 from threadpoolctl import ThreadpoolController
 
 ROWS, NUMBERS = 2048, 2**21  # most of a block
+LEAST = 4  # rows of a block, however large: sums of blocks are as large as some rows
 
 
 def block_size(numbers_per_row):
     """Rows per block: few enough for memory, many enough for BLAS, and a function of the data alone."""
-    return min(ROWS, max(1, NUMBERS // numbers_per_row))
+    return min(ROWS, max(LEAST, NUMBERS // numbers_per_row))
 
 
 def merge(a, b):
@@ -38,33 +40,46 @@ def joined(parts):
     return reduce(lambda right, left: merge(left[1], right), waiting[-2::-1], waiting[-1][1])
 
 
-class _OneBlasThread:
-    """Keep BLAS to one thread while anyone is inside; the setting is the whole process's."""
+class Shared:
+    """A setting of the whole process, in force while anyone is inside; threads come and go as they like.
 
-    def __init__(self):
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._blas = None
+    `make` gives the context manager that sets it; what this one returns, all who are inside get.
+    """
 
-    def enter(self):
-        """Return how many threads BLAS had."""
+    def __init__(self, make):
+        self._make, self._lock, self._inside = make, threading.Lock(), 0
+
+    def __enter__(self):
         with self._lock:
             if self._inside == 0:
-                if self._blas is None:  # looking for the libraries takes a millisecond: once is enough
-                    self._blas = ThreadpoolController().select(user_api="blas")
-                self._threads = max((library["num_threads"] for library in self._blas.info()), default=1)
-                self._limit = self._blas.limit(limits=1)
+                self._context = self._make()
+                self._value = self._context.__enter__()
             self._inside += 1
-            return self._threads
+            return self._value
 
-    def leave(self):
+    def __exit__(self, *error):
         with self._lock:
             self._inside -= 1
             if self._inside == 0:
-                self._limit.restore_original_limits()
+                self._context.__exit__(None, None, None)
 
 
-_one_blas_thread = _OneBlasThread()
+@lru_cache
+def libraries(user_api):
+    """The loaded libraries of a kind, "blas" or "openmp": looking for them takes milliseconds."""
+    return ThreadpoolController().select(user_api=user_api)
+
+
+@contextmanager
+def _limited():
+    """Give BLAS one thread; returns how many it had."""
+    blas = libraries("blas")
+    threads = max((library["num_threads"] for library in blas.info()), default=1)
+    with blas.limit(limits=1):
+        yield threads
+
+
+_one_blas_thread = Shared(_limited)
 
 
 class Workers:
@@ -79,13 +94,14 @@ class Workers:
         self.blocks_per_chunk = max(1, chunk_size // block_size)
 
     def __enter__(self):
-        self.count = _one_blas_thread.enter()
+        self._limit = ExitStack()
+        self.count = self._limit.enter_context(_one_blas_thread)
         self._pool = ThreadPoolExecutor(self.count)
         return self
 
     def __exit__(self, *error):
         self._pool.shutdown(cancel_futures=True)
-        _one_blas_thread.leave()
+        self._limit.close()
 
     def map(self, function, n_rows):
         """Yield ``function(rows)`` for each block, a slice of rows, in order; few results wait."""

@@ -11,6 +11,7 @@ from gmmlib.em.loop import Saved, record
 from gmmlib.em.workers import Workers
 from gmmlib.full import inputs, missing, online, screening, steps, whitening
 from gmmlib.full.learned import Learned
+from gmmlib.full.marginal import Marginals
 from gmmlib.full.run import Run, maximum
 
 
@@ -231,17 +232,23 @@ class FullGMM(Learned, missing.Incomplete, Additive, Online, Mixture):
     def _scoring(self, X, everything):
         """How `Mixture` scores samples; unless `everything`, far components of a sample may be dropped."""
         X, parameters = self._data(X, missing=True), self._parameters()
+        marginals = Marginals(*self._own, parameters)
 
-        def samples(rows):
+        def rotated(rows):
             return parameters.axes.rotate(X[rows])
 
-        score = screening.scorer(parameters.whiteners, samples, len(X), everything)
+        score = screening.scorer(parameters.whiteners, rotated, len(X), everything)
 
         def log_joint(rows):
-            if self.allow_missing and np.isnan(X[rows]).any():
-                incomplete = np.asarray(X[rows], dtype=np.float64)
-                return missing.log_joint(incomplete, self.weights_, self.means_, self.covariances_)
-            return score(samples(rows))
+            samples = X[rows]
+            holes = np.isnan(samples).any(axis=1) if self.allow_missing else np.zeros(1, dtype=bool)
+            if not holes.any():
+                return score(rotated(rows))
+            joint = np.empty((len(samples), len(self.weights_)))
+            joint[holes] = marginals.log_joint(np.asarray(samples[holes], dtype=np.float64))
+            if not holes.all():
+                joint[~holes] = score(parameters.axes.rotate(samples[~holes]))
+            return joint
 
         return Scoring(len(X), len(self.weights_), log_joint, self._workers())
 

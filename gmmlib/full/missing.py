@@ -5,7 +5,8 @@ the marginal ``N(x_o; mean_o, C_oo)``, and what is not there is expected at
 
 .. math:: \\mathbb{E}[x_m \\mid x_o] = \\mu_m + C_{mo} C_{oo}^{-1} (x_o - \\mu_o).
 
-Samples that miss the same coordinates share one factorisation a component.
+Samples that miss the same coordinates share one factorisation a component; densities mostly need none, see
+`gmmlib.full.marginal`.
 """
 
 import numpy as np
@@ -13,30 +14,19 @@ from scipy.linalg import solve_triangular
 from sklearn.utils.validation import check_is_fitted
 
 from gmmlib import _checks, posterior
-from gmmlib.full import whitening
+from gmmlib.full import marginal, whitening
 
 
 def patterns(X):
     """Yield the observed columns (D,) of bool and the rows of each pattern of missing values in X (N, D)."""
-    observed = ~np.isnan(X)
-    distinct, which = np.unique(observed, axis=0, return_inverse=True)
+    distinct, which = marginal.patterns(~np.isnan(X))
     for number, columns in enumerate(distinct):
-        yield columns, np.flatnonzero(which.ravel() == number)
+        yield columns, np.flatnonzero(which == number)
 
 
 def log_joint(X, weights, means, covariances):
     """Log weight plus log marginal density of what is observed, (N, K), nats; NaN in X is missing."""
-    joint = np.empty((len(X), len(weights)))
-    with np.errstate(divide="ignore"):
-        log_weights = np.log(weights)
-    for columns, rows in patterns(X):
-        half = 0.5 * columns.sum() * np.log(2 * np.pi)
-        samples = X[np.ix_(rows, columns)]
-        for k, mean in enumerate(means):
-            W = whitening.inverse_cholesky(covariances[k][np.ix_(columns, columns)])
-            distance = (((samples - mean[columns]) @ W.T) ** 2).sum(axis=1)
-            joint[rows, k] = log_weights[k] - half + np.log(W.diagonal()).sum() - 0.5 * distance
-    return joint
+    return marginal.Marginals(weights, means, covariances).log_joint(X)
 
 
 def impute(X, weights, means, covariances, share=None):
@@ -60,20 +50,17 @@ def impute(X, weights, means, covariances, share=None):
     return filled
 
 
-def sample(X, weights, means, covariances, n_samples, rng, chosen=None):
+def sample(X, weights, means, covariances, n_samples, rng, chosen):
     r"""Draw missing values of X (N, D) from their distribution given the observed ones, (n_samples, N, D).
 
-    The component is drawn from the posterior of the observed values, or is one of those `chosen`
-    (n_samples, N).  With the Cholesky factor of its covariance, observed coordinates first, and noise e:
+    The components are those `chosen` (n_samples, N).  With the Cholesky factor of a component's covariance,
+    observed coordinates first, and noise e:
 
     .. math:: x_m = \mu_m + L_{mo} L_{oo}^{-1} (x_o - \mu_o) + L_{mm} e,
 
     whose covariance :math:`L_{mm} L_{mm}^\top` is the conditional one, without a difference of matrices.
     """
     X = np.asarray(X, dtype=np.float64)
-    if chosen is None:
-        share = posterior.proba(log_joint(X, weights, means, covariances))
-        chosen = np.stack([posterior.draw(share, rng) for _ in range(n_samples)])
     filled = rng.standard_normal((n_samples, *X.shape))
     for columns, rows in patterns(X):
         present, absent = np.flatnonzero(columns), np.flatnonzero(~columns)
@@ -95,7 +82,8 @@ class Incomplete:
 
     def impute(self, X):
         """Fill NaN with the expectation given what is observed of each sample: a new array (N, D)."""
-        return impute(*self._incomplete(X, "impute"))
+        known = self._incomplete(X, "impute")
+        return impute(*known, share=posterior.proba(self.log_joint(X)))
 
     def sample_given(self, X, n_samples=1, random_state=None):
         """Draw the missing values of each sample given what is observed of it, exactly: (n_samples, N, D).
@@ -107,7 +95,10 @@ class Incomplete:
         """
         known = self._incomplete(X, "sample_given")
         n_samples = _checks.positive_integer(n_samples, "n_samples")
-        return sample(*known, n_samples, _checks.generator(random_state))
+        rng = _checks.generator(random_state)
+        share = posterior.proba(self.log_joint(X))
+        chosen = np.stack([posterior.draw(share, rng) for _ in range(n_samples)])
+        return sample(*known, n_samples, rng, chosen)
 
     def _incomplete(self, X, method):
         """Samples that may miss values, and the parameters."""

@@ -8,7 +8,7 @@ from gmmlib.em.checkpoint import check_statistics
 from gmmlib.em.loop import warn_of_empty
 from gmmlib.em.workers import Workers
 from gmmlib.full import screening, start, steps, triangular, whitening
-from gmmlib.kmeans import kmeans
+from gmmlib.kmeans import partition
 
 SMALL_COPY = 400_000  # numbers that may be copied at will
 
@@ -33,7 +33,7 @@ class Run:
         self.counts = []
         self.labels = init if isinstance(init, np.ndarray) else None
         if isinstance(init, str) and init == "kmeans":  # it copies the data, so before we do
-            self.labels = kmeans(X, model.n_components, model.random_state, weight).labels
+            self.labels = partition(X, model.n_components, model.random_state, weight)
         few = max(steps.ROWS_AT_ONCE, SMALL_COPY // X.shape[1])  # rows: rotating copies them more than once
         with Workers(few, min(few, steps.BLOCK_SIZE)) as rotating:
             self.axes = steps.data_axes(X, weight, self.zero_means, rotating)

@@ -101,6 +101,16 @@ def triangle(whiteners, k):
     return np.tril(triangular.member(whiteners.triangles, k))
 
 
+def whitened(Y, whiteners, k):
+    """W y of samples Y (n, D) under component k, a new array (n, D): residuals but for the offset W m."""
+    dimension = Y.shape[1]
+    if whiteners.blocks[0][1] == dimension:
+        return Y @ whiteners.first[:, k * dimension : (k + 1) * dimension]
+    out = np.array(Y, order="C")
+    triangular.multiply(triangular.member(whiteners.triangles, k), out)
+    return out
+
+
 def log_joint(Y, whiteners, guess=None, out=None, everything=False):
     """Log weight plus log density (n, K) of samples Y (n, D) under each component, dropped ones -inf, nats.
 

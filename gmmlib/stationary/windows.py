@@ -6,6 +6,7 @@ some additions per window and frequency instead of a transform per window (see `
 """
 
 import numpy as np
+from sklearn.utils.validation import check_is_fitted
 
 from gmmlib import _kernels
 from gmmlib.stationary import steps
@@ -77,5 +78,9 @@ class OfWindows:
     """Mixtures of stationary Gaussians, which score all windows of an image at once."""
 
     def windows(self, stride):
-        """Return the scorer of windows of the fitted size at a stride (rows, columns): `Windows`."""
+        """Return the scorer of windows of the fitted size at a stride (rows, columns): `Windows`.
+
+        NotFittedError before a fit.
+        """
+        check_is_fitted(self)
         return Windows(self._parameters, self._layout, stride)
