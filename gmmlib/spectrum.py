@@ -23,6 +23,7 @@ folded
 A `shape` is the height H and width W of images, in pixels.
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -55,6 +56,7 @@ def multiplicity(shape):
     return w
 
 
+@lru_cache(maxsize=2)  # of a large image it takes as long as the transform
 def fold(shape, zero_frequency=True):
     """List the distinct powers of a real image, a `Fold`: 34 at 8 x 8, 130 at 16 x 16, 394 at 28 x 28 pixels.
 
@@ -71,6 +73,8 @@ def fold(shape, zero_frequency=True):
     counts = np.bincount(where, weights=multiplicity(shape).ravel())
     if not zero_frequency:
         bins, counts, where = bins[1:], counts[1:], where - 1
+    for values in bins, counts, where:
+        values.flags.writeable = False
     return Fold((height, width), bins, counts, where)
 
 

@@ -332,17 +332,17 @@ def test_window_powers_are_those_of_each_window(shape, stride):
 @pytest.mark.parametrize("kind", ["HARD", "SOFT", "LOG_ODDS"])
 @pytest.mark.parametrize("spread", [0.1, 3.0, 300.0])
 def test_rows_are_encoded_as_their_twin_says(kind, spread):
-    from gmmlib import _loops
+    from gmmlib import _map_loops
 
     joint = RNG.normal(-1000, spread, size=(60, 5))
     joint[3, 2] = joint[3, 4] = joint[3].max() + 1
     layer = PatchLayer(FULL, side=1, encoding=kind.lower(), inverse_temperature=0.7)
     for row in joint:
         found = row.copy()
-        _kernels.encode_row(found, getattr(_loops, kind), 0.7, 1e-8)
+        _kernels.encode_row(found, getattr(_map_loops, kind), 0.7, 1e-8)
         assert_allclose(found, code_by_hand(row, layer), rtol=1e-9, atol=1e-12)
     one = np.array([-5.0])
-    _kernels.encode_row(one, _loops.LOG_ODDS, 1.0, 1e-8)
+    _kernels.encode_row(one, _map_loops.LOG_ODDS, 1.0, 1e-8)
     assert one == 40
 
 

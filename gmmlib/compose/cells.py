@@ -19,7 +19,7 @@ class Pooling(NamedTuple):
 
     row_cells: np.ndarray  # (rows, 2)  first cell that holds a row of patches, and the one after the last
     column_cells: np.ndarray  # (columns, 2)
-    code: tuple  # kind, inverse temperature and tie of `gmmlib._loops.encode_row`
+    code: tuple  # kind, inverse temperature and tie of `gmmlib._map_loops.encode_row`
     how: str  # one of POOLINGS
 
     @property

@@ -2,7 +2,7 @@
 
 A density of stationary Gaussians needs of a window no more than its powers, and these no more of the phases
 than differences.  So the Fourier sums of all windows at one frequency are moving sums of one modulated image:
-some additions per window and frequency instead of a transform per window (see `gmmlib._loops.window_powers`).
+some additions per window and frequency instead of a transform per window (`gmmlib._map_loops.window_powers`).
 """
 
 import numpy as np
