@@ -76,6 +76,16 @@ class Windows:
 class OfWindows:
     """Mixtures of stationary Gaussians, which score all windows of an image at once."""
 
-    def windows(self, stride):
-        """Return the scorer of windows of the fitted size at a stride (rows, columns): `Windows`."""
-        return Windows(self._parameters, self._layout, stride)
+    @property
+    def windows(self):
+        """Function of a stride (rows, columns): the scorer of windows of the fitted size, `Windows`.
+
+        AttributeError in a basis whose powers do not slide.
+        """
+        layout = self._layout
+        if not layout.slides:
+            raise AttributeError(
+                f'windows need basis="fourier", whose sums slide from window to window; got '
+                f'"{layout.name}". Score patches that are cut out, by log_joint.'
+            )
+        return lambda stride: Windows(self._parameters, layout, stride)
