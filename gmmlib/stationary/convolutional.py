@@ -17,10 +17,11 @@ from gmmlib.em.loop import record, warn_of_empty
 from gmmlib.em.workers import Workers, block_size
 from gmmlib.stationary import bases, steps
 from gmmlib.stationary.spectral import Filtering, saved
+from gmmlib.stationary.wiener import Denoising
 from gmmlib.stationary.windows import OfWindows
 
 
-class ConvolutionalGMM(Filtering, OfWindows, Additive, Online, OfImages, Mixture):
+class ConvolutionalGMM(Filtering, OfWindows, Denoising, Additive, Online, OfImages, Mixture):
     """Gaussian mixture with circulant covariances, fitted to images by EM in the Fourier domain.
 
     In another `basis` than Fourier's covariances are diagonal there, and everything else stays.
