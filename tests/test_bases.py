@@ -7,6 +7,7 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 from scipy.linalg import null_space
 from scipy.stats import multivariate_normal
+from sklearn.exceptions import NotFittedError
 
 from gmmlib import ConvolutionalGMM, TreeGMM
 from gmmlib.compose.patch_layer import PatchLayer
@@ -315,6 +316,11 @@ def test_a_model_is_saved_in_the_basis_of_its_fit(tmp_path):
 
 
 # Others' use of a basis
+
+
+def test_there_are_no_windows_before_a_fit():
+    with pytest.raises(NotFittedError):
+        ConvolutionalGMM().windows  # noqa: B018  what is read raises
 
 
 @pytest.mark.parametrize("basis", BASES)

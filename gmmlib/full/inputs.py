@@ -25,6 +25,11 @@ def samples(model, X, reset, missing, name="X"):
             f"{name} must hold a sample per row in an array of shape (N, D); got shape {X.shape}. Images "
             f"are flattened by {name}.reshape(len({name}), -1). {_checks.BATCHES}"
         )
+    if name != "X" and getattr(X, "ndim", 0) == 2 and X.shape[1] != model.n_features_in_:
+        raise ValueError(  # scikit-learn would call it X
+            f"{name} must have {model.n_features_in_} columns, as in fit; got {X.shape[1]}. Pass those "
+            "columns, or fit a model on these."
+        )
     X = _checks.plain(validate_data(model, X, reset=reset, dtype="numeric", ensure_all_finite=False))
     _checks.real(X, name)  # dates pass for numbers up to here
     if missing and model.allow_missing:

@@ -6,6 +6,7 @@ some additions per window and frequency instead of a transform per window (see `
 """
 
 import numpy as np
+from sklearn.utils.validation import check_is_fitted
 
 from gmmlib import _kernels
 from gmmlib.stationary import steps
@@ -82,6 +83,7 @@ class OfWindows:
 
         AttributeError in a basis whose powers do not slide.
         """
+        check_is_fitted(self)
         layout = self._layout
         if not layout.slides:
             raise AttributeError(
