@@ -27,8 +27,14 @@ def settings(model, **fitted):
 
 
 def model(model_class, stored, **given):
-    """Make an unfitted estimator of stored settings; `given` are parameters held elsewhere in the file."""
+    """Make an unfitted estimator of stored settings; `given` are parameters held elsewhere in the file.
+
+    A class names in ``_added`` the settings that older files lack, with the values that they had in effect.
+    """
     expected = set(setting_names(model_class))
+    if isinstance(stored, dict):
+        added = getattr(model_class, "_added", {})
+        stored = {name: added[name] for name in added.keys() & expected} | stored
     names = set(stored) if isinstance(stored, dict) else set()
     if names != expected:
         raise ValueError(

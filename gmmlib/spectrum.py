@@ -33,7 +33,10 @@ from gmmlib import _kernels
 
 
 class Fold(NamedTuple):
-    """How the half plane of an image shape folds into its F distinct powers."""
+    """How the half plane of an image shape folds into its F distinct powers: the layout of this basis.
+
+    What layouts have in common is in `gmmlib.stationary.bases`.
+    """
 
     shape: tuple  # (H, W) of the images
     bins: np.ndarray  # (F,)  flat half-plane index that represents each power
@@ -44,6 +47,49 @@ class Fold(NamedTuple):
     def dimension(self):
         """Count the real dimensions: H W, or H W - 1 without the zero frequency."""
         return int(self.multiplicity.sum())
+
+    name, one, several, moving = "fourier", "a frequency", "frequencies", "every frequency but zero"
+    has_mean = slides = True
+
+    @staticmethod
+    def of(shape, without_mean=False):
+        """Layout of images (H, W)."""
+        return fold(shape, zero_frequency=not without_mean)
+
+    @property
+    def plane(self):
+        """Shape of the half plane, (H, W//2 + 1)."""
+        height, width = self.shape
+        return height, width // 2 + 1
+
+    @property
+    def counts(self):
+        """Full-plane frequencies behind each place of the half plane."""
+        return multiplicity(self.shape)
+
+    @property
+    def varying(self):
+        """Which powers (F,) are not those of the mean."""
+        return self.bins > 0
+
+    def powers(self, images):
+        """Powers (N, F) of images (N, H, W), squared grey levels."""
+        return powers(images, self)
+
+    def unfold(self, values, left_out=0.0):
+        """Spread folded values (..., F) over the half plane; f = 0 may be `left_out`."""
+        return unfold(values, self, left_out)
+
+    def filtered(self, images, gains):
+        """Images (..., H, W) whose coefficients are multiplied by gains (..., H, W//2 + 1)."""
+        return fft.irfft2(fft.rfft2(images) * gains, s=self.shape)
+
+    def covariances(self, spectra):
+        """Block-circulant covariances of the pixels, (K, D, D), of half-plane spectra."""
+        height, width = self.shape
+        row, column = np.divmod(np.arange(height * width), width)
+        places = (row[:, None] - row) % height, (column[:, None] - column) % width
+        return autocovariance(spectra, self.shape)[:, *places]
 
 
 def multiplicity(shape):

@@ -26,6 +26,14 @@ FULL = FullGMM(2, max_iter=2, random_state=0)
 LAYER = PatchLayer(CONVOLUTIONAL, side=2, cells=(2, 1), pooling="sum")
 SUBJECTS = {
     "ConvolutionalGMM": (CONVOLUTIONAL, IMAGES),
+    "ConvolutionalGMM of cosines": (
+        ConvolutionalGMM(2, basis="cosine", max_iter=2, random_state=0, tol=0.0),
+        IMAGES,
+    ),
+    "ConvolutionalGMM of pixels": (
+        ConvolutionalGMM(2, basis="pixel", max_iter=2, random_state=0, tol=0.0),
+        IMAGES,
+    ),
     "ConvolutionalStack": (ConvolutionalStack([LAYER], FULL, random_state=0), IMAGES),
     "ConvolutionalStack of classes": (
         ConvolutionalStack([LAYER], GenerativeClassifier(FULL), n_axes=2, random_state=0),

@@ -116,6 +116,7 @@ def test_no_parameter_is_loaded_that_save_does_not_write(saved, tmp_path):  # no
         "colour",
     }
     names |= parameters(model_class)
+    names.discard("basis")  # which files of version 0.4.0 lack: tests/test_bases.py
     count = len(own_settings(json.loads(str(contents["header"]))["settings"]))
     tried = 0
     for number in range(count):

@@ -113,21 +113,26 @@ NAN_IS_MISSING = ("FullGMM, values missing",)
 
 def bad_data(name, method):
     bad = BAD_X if method in LEARNING and method != "partial_fit" else BAD_X | BAD_SIZE
-    if name in NAN_IS_MISSING and method not in LEARNING:
+    if name in NAN_IS_MISSING and method not in (*LEARNING, "posterior_mean"):
         bad = {what: make for what, make in bad.items() if what != "NaN"}
     return bad
+
+
+def data_argument(method):
+    """What a method calls its data; None if it takes none."""
+    return next((argument for argument in ("X", "Y") if takes(method, argument)), None)
 
 
 def methods_of_data(name):
     model = SUBJECTS[name][0]
     for method in public_methods(type(model)):
         needs_missing = method in ("impute", "sample_given")
-        if takes(getattr(type(model), method), "X") and not (needs_missing and not model.allow_missing):
+        if data_argument(getattr(type(model), method)) and not (needs_missing and not model.allow_missing):
             yield method
 
 
 # What methods take beside data.
-BESIDE_DATA = {"posteriors": np.full((len(CLASSES), 2), 0.5)}
+BESIDE_DATA = {"posteriors": np.full((len(CLASSES), 2), 0.5), "noise_variance": 0.5}
 CASES_OF_X = [(name, method) for name in SUBJECTS for method in methods_of_data(name)]
 
 
@@ -159,7 +164,8 @@ def test_bad_data_are_refused(fitted, name, method):
     model = copy.deepcopy(fitted[name])
     before = scores(model, X)
     for make in bad_data(name, method).values():
-        refused(model, X, "X", lambda make=make: call(model, method, make(X)))
+        argument = data_argument(getattr(model, method))
+        refused(model, X, argument, lambda make=make: call(model, method, make(X)))
         if method in LEARNING:
             assert_array_equal(scores(model, X), before)
     assert_array_equal(scores(model, X), before)
@@ -269,6 +275,7 @@ BAD_SETTINGS = {
     "zero_means": ("other", None, 3, [True]),
     "by_position": ("other", None, 3, [True]),
     "penalty": WORD,
+    "basis": WORD,
     "algorithm": (*WORD, {}, {"name": "annealed", "start": 2.0, "rate": 1.2}),
     "init": START,
     "frame": (3, "frame", {}, (1, 2, 3, 4, 5)),
@@ -426,8 +433,8 @@ def test_rows_out_of_reach_are_refused_and_not_nan(name):
 @pytest.mark.parametrize("name", SUBJECTS)
 def test_nothing_works_before_a_fit(name, tmp_path):
     model, X = SUBJECTS[name]
-    good = {"X": X, "y": CLASSES, "labels": [0], "path": tmp_path / "model.npz", "statistics": None}
-    good |= BESIDE_DATA | {"stride": (1, 1)}
+    good = {"X": X, "Y": X, "y": CLASSES, "labels": [0], "path": tmp_path / "model.npz", "statistics": None}
+    good |= BESIDE_DATA
     expected = f"This {type(model).__name__} instance is not fitted yet"
     for method in public_methods(type(model)):
         if method in (*LEARNING, "merge"):

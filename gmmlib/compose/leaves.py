@@ -12,7 +12,6 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.utils import get_tags
 
 from gmmlib.full import missing
-from gmmlib.spectrum import autocovariance
 
 METHODS = ("fit", "log_joint", "statistics_given", "m_step", "sample_components")
 
@@ -101,10 +100,7 @@ def gaussians(mixture):
             "leaf must have components that are Gaussians of all pixels, for missing values; got "
             f"{mixture!r}. FullGMM and ConvolutionalGMM(zero_mean_patches=False) have."
         )
-    height, width = mixture.image_shape_
-    row, column = np.divmod(np.arange(height * width), width)
-    places = (row[:, None] - row) % height, (column[:, None] - column) % width
-    covariances = autocovariance(mixture.spectra_, (height, width))[:, *places]
+    covariances = mixture.pixel_covariances()
     return np.zeros(covariances.shape[:2]), covariances
 
 

@@ -13,9 +13,10 @@ from gmmlib.full import inputs, missing, online, screening, steps, whitening
 from gmmlib.full.learned import Learned
 from gmmlib.full.marginal import Marginals
 from gmmlib.full.run import Run, maximum
+from gmmlib.full.wiener import Denoising
 
 
-class FullGMM(Learned, missing.Incomplete, Additive, Online, Mixture):
+class FullGMM(Learned, missing.Incomplete, Denoising, Additive, Online, Mixture):
     """Gaussian mixture with full covariances, fitted by exact EM.
 
     The answers are those of scikit-learn's ``GaussianMixture(covariance_type="full")`` from the same start,
@@ -215,11 +216,11 @@ class FullGMM(Learned, missing.Incomplete, Additive, Online, Mixture):
     def _workers(self):
         return Workers(_checks.positive_integer(self.chunk_size, "chunk_size"), steps.BLOCK_SIZE)
 
-    def _data(self, X, reset=False, missing=False):
+    def _data(self, X, reset=False, missing=False, name="X"):
         if not reset:
             check_is_fitted(self)
             self._parameters()  # what was set by hand has its sides checked before X has
-        return inputs.samples(self, X, reset, missing)
+        return inputs.samples(self, X, reset, missing, name)
 
     @staticmethod
     def _evidence(joint):

@@ -12,25 +12,33 @@ NOT_IN_FIT = (
 )
 
 
-def samples(model, X, reset, missing):
-    """Samples (N, D); with `reset` their columns become the model's, with `missing` NaN may be allowed."""
-    X = _checks.readable(X, "X", missing=missing and model.allow_missing)
+def samples(model, X, reset, missing, name="X"):
+    """Samples (N, D); with `reset` their columns become the model's, with `missing` NaN may be allowed.
+
+    Errors call them `name`.
+    """
+    X = _checks.readable(X, name, missing=missing and model.allow_missing)
     if isinstance(X, (list, tuple)):
-        X = _checks.array(X, "X")
+        X = _checks.array(X, name)
     if getattr(X, "ndim", 2) > 2:
         raise ValueError(
-            f"X must hold a sample per row in an array of shape (N, D); got shape {X.shape}. Images are "
-            f"flattened by X.reshape(len(X), -1). {_checks.BATCHES}"
+            f"{name} must hold a sample per row in an array of shape (N, D); got shape {X.shape}. Images "
+            f"are flattened by {name}.reshape(len({name}), -1). {_checks.BATCHES}"
+        )
+    if name != "X" and getattr(X, "ndim", 0) == 2 and X.shape[1] != model.n_features_in_:
+        raise ValueError(  # scikit-learn would call it X
+            f"{name} must have {model.n_features_in_} columns, as in fit; got {X.shape[1]}. Pass those "
+            "columns, or fit a model on these."
         )
     X = _checks.plain(validate_data(model, X, reset=reset, dtype="numeric", ensure_all_finite=False))
-    _checks.real(X, "X")  # dates pass for numbers up to here
+    _checks.real(X, name)  # dates pass for numbers up to here
     if missing and model.allow_missing:
-        _checks.not_infinite(X, "X")
+        _checks.not_infinite(X, name)
     elif model.allow_missing:
-        _checks.finite(X, "X", NOT_IN_FIT)
+        _checks.finite(X, name, NOT_IN_FIT)
     else:
-        _checks.finite(X, "X")
-    _checks.moderate(X, "X")
+        _checks.finite(X, name)
+    _checks.moderate(X, name)
     return X
 
 

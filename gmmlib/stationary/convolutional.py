@@ -15,14 +15,16 @@ from gmmlib.em.batches import Additive, Online, step_size
 from gmmlib.em.checkpoint import Checkpoint
 from gmmlib.em.loop import record, warn_of_empty
 from gmmlib.em.workers import Workers, block_size
-from gmmlib.spectrum import multiplicity, powers, unfold
-from gmmlib.stationary import steps
+from gmmlib.stationary import bases, steps
 from gmmlib.stationary.spectral import Filtering, saved
+from gmmlib.stationary.wiener import Denoising
 from gmmlib.stationary.windows import OfWindows
 
 
-class ConvolutionalGMM(Filtering, OfWindows, Additive, Online, OfImages, Mixture):
+class ConvolutionalGMM(Filtering, OfWindows, Denoising, Additive, Online, OfImages, Mixture):
     """Gaussian mixture with circulant covariances, fitted to images by EM in the Fourier domain.
+
+    In another `basis` than Fourier's covariances are diagonal there, and everything else stays.
 
     Parameters
     ----------
@@ -30,20 +32,29 @@ class ConvolutionalGMM(Filtering, OfWindows, Additive, Online, OfImages, Mixture
         Components K.
     zero_mean_patches : bool
         The images had their own mean removed: leave out the zero frequency and count H W - 1 dimensions.
+        Not with ``basis="pixel"``.
+    basis : {"fourier", "cosine", "pixel"}
+        In which orthonormal basis coefficients are independent: the unitary Fourier transform; the cosine
+        transform of type II, which mirrors images at their border instead of wrapping them around; or the
+        pixels themselves, a plain diagonal mixture.  See `gmmlib.stationary.bases`.
     variance_floor : float
         No variance is let below it, in squared grey levels.  The default suits grey levels in [0, 1]: about
         the rounding noise of 8-bit pixels, 1 / (12 * 255^2) = 1.3e-6.
     init : "random_from_data" or mapping
-        Where EM starts: from randomly chosen images, or ``{"weights": (K,), "spectra": (K, H, W//2 + 1)}``.
+        Where EM starts: from randomly chosen images, or ``{"weights": (K,), "spectra": (K, H, W//2 + 1)}``,
+        spectra of (K, H, W) in another basis than Fourier's.
     max_iter, tol, n_init, algorithm, random_state, callback, checkpoint, progress, chunk_size
         As in `gmmlib.base.LearnedByEM`.
 
     Attributes
     ----------
     weights_ : ndarray, (K,)
-    spectra_, filters_ : ndarray, (K, H, W//2 + 1)
+    spectra_, filters_ : ndarray, (K, H, W//2 + 1), or (K, H, W) in another basis than Fourier's
         Power spectra in the unitary half-plane convention of `gmmlib.spectrum`, squared grey levels, and
-        those of the whitening filters, one by them; 0 at a frequency that is left out.
+        those of the whitening filters, one by them; 0 at a frequency that is left out.  In another basis
+        the variance of each coefficient, and one by it.
+    basis_ : str
+        The basis of `spectra_`.
     image_shape_ : (int, int)
         H and W.
     n_dimensions_ : int
@@ -55,7 +66,8 @@ class ConvolutionalGMM(Filtering, OfWindows, Additive, Online, OfImages, Mixture
     ----------
     Dempster, Laird and Rubin (1977), JRSS B 39, for EM; Goerg (2011), arXiv:1103.3300, for EM on
     periodograms, the one-dimensional ancestor of this model; Cappe and Moulines (2009), JRSS B 71,
-    593-613, for `partial_fit`.
+    593-613, for `partial_fit`; Ahmed, Natarajan and Rao (1974), IEEE Trans. Comput. C-23, 90-93, for the
+    cosine basis.
     """
 
     def __init__(
@@ -63,6 +75,7 @@ class ConvolutionalGMM(Filtering, OfWindows, Additive, Online, OfImages, Mixture
         n_components=1,
         *,
         zero_mean_patches=False,
+        basis="fourier",
         variance_floor=1e-6,
         max_iter=100,
         tol=1e-3,
@@ -77,6 +90,7 @@ class ConvolutionalGMM(Filtering, OfWindows, Additive, Online, OfImages, Mixture
     ):
         self.n_components = n_components
         self.zero_mean_patches = zero_mean_patches
+        self.basis = basis
         self.variance_floor = variance_floor
         self.max_iter = max_iter
         self.tol = tol
@@ -90,7 +104,7 @@ class ConvolutionalGMM(Filtering, OfWindows, Additive, Online, OfImages, Mixture
         self.chunk_size = chunk_size
 
     def _fit(self, X, weight):
-        layout = steps.layout_of(X.shape[1:], self.zero_mean_patches)
+        layout = steps.layout_of(X.shape[1:], self.zero_mean_patches, self.basis)
         file = Checkpoint(self, X, weight)  # before anybody draws from random_state
         algorithm = Algorithm(self.algorithm, len(X), self.random_state)
         with file, self._workers(layout) as workers:
@@ -110,7 +124,7 @@ class ConvolutionalGMM(Filtering, OfWindows, Additive, Online, OfImages, Mixture
             )
 
     def _take(self, X, weight, first):
-        layout = steps.layout_of(X.shape[1:], self.zero_mean_patches) if first else self._layout
+        layout = steps.layout_of(X.shape[1:], self.zero_mean_patches, self.basis) if first else self._layout
         with self._workers(layout) as workers:
             P = steps.all_powers(X, layout, workers)
             if first:
@@ -147,7 +161,7 @@ class ConvolutionalGMM(Filtering, OfWindows, Additive, Online, OfImages, Mixture
 
         def of(rows):
             resp = posteriors[rows]
-            return steps.Statistics(resp.sum(axis=0), resp.T @ powers(X[rows], layout), 0.0, resp.sum())
+            return steps.Statistics(resp.sum(axis=0), resp.T @ layout.powers(X[rows]), 0.0, resp.sum())
 
         with self._workers(layout) as workers:
             return workers.sum(of, len(X))
@@ -174,7 +188,12 @@ class ConvolutionalGMM(Filtering, OfWindows, Additive, Online, OfImages, Mixture
             logs = np.log((self.learned() if learned is None else learned)["spectra"])
         if self._leaves_out():
             logs[:, 0, 0] = 0.0
-        return (multiplicity(self.image_shape_) * logs).sum(axis=(1, 2))
+        return (self._layout.counts * logs).sum(axis=(1, 2))
+
+    def pixel_covariances(self):
+        """Covariances of the pixels, row by row, (K, H W, H W), in squared grey levels."""
+        check_is_fitted(self)
+        return self._layout.covariances(self.spectra_)
 
     def _scoring(self, X, everything):
         """How `Mixture` scores images: one product of their powers per chunk."""
@@ -182,18 +201,20 @@ class ConvolutionalGMM(Filtering, OfWindows, Additive, Online, OfImages, Mixture
         slope, constant = steps.coefficients(self._parameters, layout.multiplicity)
 
         def log_joint(rows):
-            return powers(X[rows], layout) @ slope + constant
+            return layout.powers(X[rows]) @ slope + constant
 
         return Scoring(len(X), len(constant), log_joint, self._workers(layout))
 
     def _draw(self, labels, rng):
-        return steps.noise(self.spectra_, labels, self.image_shape_, rng)
+        return steps.noise(self.spectra_, labels, self._layout, rng)
 
     _learned = ("weights", "spectra")
+    _added = {"basis": "fourier"}  # files of version 0.4.0 have no basis
     _array_names = (*_learned, "log_likelihoods", "converged", "n_iter", "image_shape")
 
     def _check_settings(self):
         _checks.settings(self)
+        bases.check(self.basis, self.zero_mean_patches)
         Algorithm.checked(self.algorithm)
 
     def _workers(self, layout):
@@ -201,7 +222,11 @@ class ConvolutionalGMM(Filtering, OfWindows, Additive, Online, OfImages, Mixture
         return Workers(chunk_size, block_size(math.prod(layout.shape)))
 
     def _held(self):
-        return {"n_components": len(self.weights_), "zero_mean_patches": self._leaves_out()}
+        learned = {"n_components": len(self.weights_), "zero_mean_patches": self._leaves_out()}
+        return learned | {"basis": self._basis()}
+
+    def _layout_of(self, shape):
+        return bases.layout(self.basis, shape, self.zero_mean_patches)
 
     def _given(self, mapping, layout, name, settings):
         return steps.given(mapping, settings["n_components"], layout, name)
@@ -210,13 +235,15 @@ class ConvolutionalGMM(Filtering, OfWindows, Additive, Online, OfImages, Mixture
         """Refuse settings that a fitted model cannot take over."""
         _checks.unchanged("n_components", self.n_components, len(self.weights_))
         _checks.unchanged("zero_mean_patches", bool(self.zero_mean_patches), self._leaves_out())
+        _checks.unchanged("basis", self.basis, self._basis())
 
     def _set(self, layout, parameters):
         self._online = None  # moments of other parameters
+        self.basis_ = layout.name
         self.image_shape_ = layout.shape
         self.n_dimensions_ = layout.dimension
         self.weights_ = parameters.weights
-        self.spectra_ = unfold(parameters.spectra, layout)
+        self.spectra_ = layout.unfold(parameters.spectra)
 
     def _e_step(self, parameters, P, weight, layout, workers, algorithm):
         total = steps.statistics(parameters, P, weight, layout, workers, algorithm)
@@ -225,5 +252,5 @@ class ConvolutionalGMM(Filtering, OfWindows, Additive, Online, OfImages, Mixture
     def _m_step(self, statistics):
         parameters, empty = steps.revive(steps.m_step(statistics, self.variance_floor), self.variance_floor)
         warn_of_empty(empty, "images")
-        steps.check_positive(parameters)
+        steps.check_positive(parameters, bases.LAYOUTS[self.basis].one)
         return parameters

@@ -171,7 +171,7 @@ def draw(parameters, layout, top, n_views, rng):
     upto = upto.swapaxes(0, 1)[top] if upto.ndim == 3 else upto[top][:, None]
     height = rng.random((len(upto), n_views, 1)) * upto[..., -1:]
     lower = (upto <= height).sum(axis=2)
-    return steps.noise(unfold(parameters.spectra, layout), lower, layout.shape, rng), lower
+    return steps.noise(unfold(parameters.spectra, layout), lower, layout, rng), lower
 
 
 def flat_weights(top_weights, conditionals):

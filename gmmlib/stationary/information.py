@@ -27,7 +27,7 @@ from scipy.special import log_softmax, xlogy
 
 from gmmlib import _checks, posterior
 from gmmlib.spectrum import fold, powers
-from gmmlib.stationary import conditional, steps
+from gmmlib.stationary import bases, conditional, steps
 from gmmlib.stationary.convolutional import ConvolutionalGMM
 from gmmlib.stationary.steps import Parameters
 
@@ -79,6 +79,7 @@ def inform(mixture, X, *, strength=100.0, max_iter=25):
     _checks.non_negative(strength, "strength")
     _checks.positive_integer(max_iter, "max_iter")
     X = _checks.images(X, "X", mixture.image_shape_)
+    bases.fourier_only(mixture, "mixture")
     layout = fold(mixture.image_shape_)
     P, n_components = powers(X, layout), len(mixture.weights_)
     start = steps.given(mixture.learned(), n_components, layout, "mixture")

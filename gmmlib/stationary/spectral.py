@@ -9,7 +9,7 @@ from gmmlib import _contents, storage
 from gmmlib.em.batches import Online
 from gmmlib.em.checkpoint import check_statistics
 from gmmlib.em.loop import Saved, record
-from gmmlib.spectrum import fold
+from gmmlib.stationary import bases
 
 
 class Spectral:
@@ -20,11 +20,22 @@ class Spectral:
     - ``_held()``: settings that the learned arrays have in them, by name;
     - ``_given(mapping, layout, name, settings)``: parameters, checked and folded, from arrays by name;
     - ``_set(layout, parameters)``, which makes public attributes of them.
+
+    Its basis is Fourier's, unless it brings another `_layout_of` and remembers in ``basis_`` which it was.
     """
+
+    def _layout_of(self, shape):
+        """Layout of images (H, W) by the settings."""
+        return bases.layout("fourier", shape, getattr(self, "zero_mean_patches", False))
 
     @property
     def _layout(self):
-        return fold(self.image_shape_, zero_frequency=not self._leaves_out())
+        """Layout of what is learned."""
+        return bases.layout(self._basis(), self.image_shape_, self._leaves_out())
+
+    def _basis(self):
+        """Basis of what is learned; of parameters that were set by hand, as the settings say."""
+        return getattr(self, "basis_", getattr(self, "basis", "fourier"))
 
     def _leaves_out(self):
         """Whether the zero frequency is left out."""
@@ -51,7 +62,7 @@ class Spectral:
         """The inverse of `to_arrays`; errors say `where` the arrays come from."""
         model = _contents.model(cls, settings)
         shape = storage.image_shape(arrays["image_shape"], arrays, where)
-        layout = fold(shape, zero_frequency=not settings.get("zero_mean_patches"))
+        layout = model._layout_of(shape)
         model._set(layout, model._given(arrays, layout, where, settings))
         _contents.whole_plane(arrays["spectra"], model.spectra_, f"{where}['spectra']")
         values, converged, n_iter = _contents.run(arrays, where, online=issubclass(cls, Online))
@@ -65,7 +76,7 @@ class Filtering(Spectral):
 
     @property
     def filters_(self):
-        """Power spectra of the whitening filters, (K, H, W//2 + 1)."""
+        """Power spectra of the whitening filters, of the shape of `spectra_`."""
         check_is_fitted(self)
         return np.divide(1.0, self.spectra_, out=np.zeros_like(self.spectra_), where=self.spectra_ > 0)
 

@@ -1,7 +1,8 @@
 """The steps of EM for mixtures of zero-mean stationary Gaussians: each component is a power spectrum.
 
-A component's covariance is circulant, so its density is a sum over frequencies (see `gmmlib.spectrum`),
-and EM needs nothing of an image but its distinct powers P (N, F):
+A component's covariance is circulant, so its density is a sum over frequencies (see `gmmlib.spectrum`), and
+EM needs nothing of an image but its distinct powers P (N, F); those in another orthonormal basis than
+Fourier's do as well (see `gmmlib.stationary.bases`):
 
 - E-step: ``l[n, k] = constant[k] + sum_f P[n, f] slope[f, k]``, one matrix product;
 - M-step: ``s[k, f] = sum_n r[n, k] P[n, f] / sum_n r[n, k]``, one more.
@@ -10,10 +11,9 @@ and EM needs nothing of an image but its distinct powers P (N, F):
 from typing import NamedTuple
 
 import numpy as np
-from scipy import fft
 
 from gmmlib import _checks, posterior
-from gmmlib.spectrum import fold, powers
+from gmmlib.stationary import bases
 
 EMPTY = 1e-10  # share of the weight below which a component has no images left
 
@@ -121,10 +121,8 @@ def folded(mapping, n_components, layout, name):
     """What `given` returns, with spectra of any sign."""
     if not {"weights", "spectra"} <= set(mapping):
         raise ValueError(f'{name} must hold "weights" and "spectra"; got {sorted(mapping)}.')
-    height, width = layout.shape
     weights = _checks.parameter(mapping["weights"], f"{name}['weights']", (n_components,))
-    shape = n_components, height, width // 2 + 1
-    spectra = _checks.parameter(mapping["spectra"], f"{name}['spectra']", shape)
+    spectra = _checks.parameter(mapping["spectra"], f"{name}['spectra']", (n_components, *layout.plane))
     # Contiguous, as EM's own are: BLAS sums in another order otherwise.
     spectra = np.ascontiguousarray(spectra.reshape(n_components, -1)[:, layout.bins])
     _checks.mixing_weights(weights, f"{name}['weights']")
@@ -139,7 +137,7 @@ def all_powers(X, layout, workers):
 
 def powers_of(X, layout):
     """Distinct powers (..., F) of images (..., H, W)."""
-    return powers(X.reshape(-1, *X.shape[-2:]), layout).reshape(*X.shape[:-2], -1)
+    return layout.powers(X.reshape(-1, *X.shape[-2:])).reshape(*X.shape[:-2], -1)
 
 
 def expected(parameters):
@@ -176,9 +174,9 @@ def check_random(init, names):
         raise ValueError(f'init must be "random_from_data" or a mapping with {names}; got {init!r}.')
 
 
-def layout_of(shape, zero_mean_patches):
-    """Fold of images (H, W), without the zero frequency if they had their own mean removed."""
-    layout = fold(shape, zero_frequency=not zero_mean_patches)
+def layout_of(shape, zero_mean_patches, basis="fourier"):
+    """Layout of images (H, W), without the zero frequency if they had their own mean removed."""
+    layout = bases.layout(basis, shape, zero_mean_patches)
     if layout.dimension == 0:
         raise ValueError("X must hold images of at least 2 pixels with zero_mean_patches; got 1 x 1.")
     return layout
@@ -194,34 +192,34 @@ def normalised(joint):
 def check_variance(P, weight, layout, variance_floor):
     """Refuse powers (N, F) that leave nothing to learn, or whose likelihood has no bound."""
     variance = weight @ P / weight.sum()
-    most = variance[layout.bins > 0].max(initial=0.0)
+    most = variance[layout.varying].max(initial=0.0)
     if most <= variance_floor and layout.dimension > 1:
         raise ValueError(
             f"X must vary by more than variance_floor={variance_floor:g}; got images whose variance "
-            f"is {most:.3g} at most at every frequency but zero. Are they constant, or in other "
+            f"is {most:.3g} at most at {layout.moving}. Are they constant, or in other "
             "units (variance_floor is in squared grey levels)?"
         )
     zero = int((variance == 0).sum())
     if zero and variance_floor == 0:
         raise ValueError(
-            f"X has zero variance at {zero} of {len(variance)} frequencies, so its likelihood has no "
+            f"X has zero variance at {zero} of {len(variance)} {layout.several}, so its likelihood has no "
             "bound. Set variance_floor above 0 (in squared grey levels)."
         )
 
 
-def check_positive(parameters):
-    """Refuse components whose likelihood has no bound."""
+def check_positive(parameters, place="a frequency"):
+    """Refuse components whose likelihood has no bound; the message calls a power a `place`."""
     if not (parameters.spectra > 0).all():
         worst = int((parameters.spectra <= 0).any(axis=1).argmax())
         raise ValueError(
-            f"Component {worst} has collapsed: its variance is zero at a frequency, so its likelihood "
+            f"Component {worst} has collapsed: its variance is zero at {place}, so its likelihood "
             "has no bound. Set variance_floor above 0 (in squared grey levels), or ask for fewer "
             "components."
         )
 
 
-def noise(spectra, labels, shape, rng):
-    """Draw an image from each of the half-plane spectra `labels`, of any shape: (*labels.shape, H, W)."""
-    # White noise shaped by the square root of the spectrum has exactly the circulant covariance.
-    white = fft.rfft2(rng.standard_normal((*labels.shape, *shape)))
-    return fft.irfft2(white * np.sqrt(spectra)[labels], s=shape)
+def noise(spectra, labels, layout, rng):
+    """Draw an image from each of the unfolded spectra `labels`, of any shape: (*labels.shape, H, W)."""
+    # White noise shaped by the square root of the spectrum has exactly the component's covariance.
+    white = rng.standard_normal((*labels.shape, *layout.shape))
+    return layout.filtered(white, np.sqrt(spectra)[labels])

@@ -145,7 +145,7 @@ class TransformedGMM(Spectral, Additive, OfImages, Mixture):
         return len(self.weights_) * (1 + math.prod(self.image_shape_) + noise) - 1
 
     def _draw(self, labels, rng):
-        noise = steps.noise(self.spectra_, labels, self.image_shape_, rng)
+        noise = steps.noise(self.spectra_, labels, self._layout, rng)
         shifts = np.stack([rng.choice(axis, len(labels)) for axis in self._shifts], axis=1)
         return templates.shifted(self.means_[labels], shifts) + noise
 

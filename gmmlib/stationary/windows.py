@@ -77,10 +77,17 @@ class Windows:
 class OfWindows:
     """Mixtures of stationary Gaussians, which score all windows of an image at once."""
 
-    def windows(self, stride):
-        """Return the scorer of windows of the fitted size at a stride (rows, columns): `Windows`.
+    @property
+    def windows(self):
+        """Function of a stride (rows, columns): the scorer of windows of the fitted size, `Windows`.
 
-        NotFittedError before a fit.
+        AttributeError in a basis whose powers do not slide.
         """
         check_is_fitted(self)
-        return Windows(self._parameters, self._layout, stride)
+        layout = self._layout
+        if not layout.slides:
+            raise AttributeError(
+                f'windows need basis="fourier", whose sums slide from window to window; got '
+                f'"{layout.name}". Score patches that are cut out, by log_joint.'
+            )
+        return lambda stride: Windows(self._parameters, layout, stride)
