@@ -6,7 +6,7 @@ it uses alone.
 
 from importlib import import_module
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 
 ESTIMATORS = {
     "ConvolutionalGMM": "stationary.convolutional",
