@@ -43,13 +43,14 @@ class Fold(NamedTuple):
     multiplicity: np.ndarray  # (F,)  full-plane frequencies behind it; sums to the dimension
     where: np.ndarray  # (H * (W//2 + 1),)  place of each half-plane bin in the fold, -1 if left out
 
+    # What is said of this basis; NamedTuple takes what has no annotation for no field.
+    name, one, several, moving = "fourier", "a frequency", "frequencies", "every frequency but zero"
+    has_mean = slides = True
+
     @property
     def dimension(self):
         """Count the real dimensions: H W, or H W - 1 without the zero frequency."""
         return int(self.multiplicity.sum())
-
-    name, one, several, moving = "fourier", "a frequency", "frequencies", "every frequency but zero"
-    has_mean = slides = True
 
     @staticmethod
     def of(shape, without_mean=False):

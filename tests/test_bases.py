@@ -249,6 +249,29 @@ def test_batches_go_on_in_the_basis(basis):
     assert str(caught.value).startswith(f"basis must stay '{basis}', as in the fit")
 
 
+@pytest.mark.parametrize("basis", BASES)
+def test_a_checkpoint_goes_on_in_its_basis_alone(basis, tmp_path):
+    x, path = images(basis, 90), tmp_path / "state"
+
+    def stop(model, iteration):
+        if iteration == 3:
+            raise RuntimeError("killed")
+
+    def model(**settings):
+        return ConvolutionalGMM(
+            2, **{"basis": basis, "random_state": 0, "max_iter": 9, "tol": 0.0} | settings
+        )
+
+    with pytest.raises(RuntimeError):
+        model(checkpoint=path, callback=stop).fit(x)
+    other = "pixel" if basis == "cosine" else "cosine"
+    with pytest.raises(ModelFileError, match="basis: "):
+        model(checkpoint=path, basis=other).fit(x)
+    resumed, whole = model(checkpoint=path).fit(x), model().fit(x)
+    assert_array_equal(resumed.spectra_, whole.spectra_)
+    assert_array_equal(resumed.log_likelihoods_, whole.log_likelihoods_)
+
+
 # Samples
 
 

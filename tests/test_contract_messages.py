@@ -10,7 +10,7 @@ from numpy.testing import assert_array_equal
 from sklearn.base import clone, is_classifier
 
 from tests.subjects import CLASSES, LEARNED, SUBJECTS
-from tests.test_inputs import methods_of_data
+from tests.test_inputs import data_argument, methods_of_data
 
 OF_IMAGES = [name for name, (_, X) in SUBJECTS.items() if X.ndim == 3]
 DRAWING = [name for name, (model, _) in SUBJECTS.items() if hasattr(model, "sample")]
@@ -152,8 +152,9 @@ SCORING = [
 @pytest.mark.parametrize(("name", "method"), SCORING)
 def test_images_of_another_size_than_in_the_fit_are_refused(name, method):
     model, X = deepcopy(fitted(name)), SUBJECTS[name][1][..., :3]
+    argument = data_argument(getattr(model, method))
     assert refusal(lambda: getattr(model, method)(X, *labels_for(model, method))) == (
-        "X must hold images of 3 x 4 pixels, the size the model was fitted on; got 3 x 3. "
+        f"{argument} must hold images of 3 x 4 pixels, the size the model was fitted on; got 3 x 3. "
         "Crop or resize them, or fit a model on this size."
     )
 
@@ -162,7 +163,8 @@ def labels_for(model, method):
     """What a method takes beside data."""
     if method == "score" and is_classifier(model):
         return (CLASSES,)
-    return (np.full((len(CLASSES), 2), 0.5),) if method == "statistics_given" else ()
+    beside = {"statistics_given": (np.full((len(CLASSES), 2), 0.5),), "posterior_mean": (0.5,)}
+    return beside.get(method, ())
 
 
 COLUMNS = {

@@ -252,10 +252,10 @@ def test_an_unknown_mean_is_the_limit_of_a_very_uncertain_one(basis):
 # Blocks
 
 
-@pytest.mark.parametrize("kind", ["full", *BASES])
+@pytest.mark.parametrize("kind", [5, 40, 80, *BASES])  # of samples, coordinates: screened in three ways
 @pytest.mark.parametrize("hidden", [False, True])
 def test_chunks_change_no_digit(kind, hidden):
-    model = full()[0] if kind == "full" else stationary(kind, (3, 5))[0]
+    model = full(kind)[0] if isinstance(kind, int) else stationary(kind, (3, 5))[0]
     y = noisy(model, 4500)
     mask = None
     if hidden:

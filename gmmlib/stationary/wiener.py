@@ -22,7 +22,7 @@ LARGEST_DENSE = 1024  # pixels of images that may be masked
 
 
 def filters(spectra, noise_variance, layout):
-    """Wiener filters (K, *layout.plane) of folded spectra (K, F), squared grey levels."""
+    """Wiener filters in the plane of the layout, (K, H, W//2 + 1) or (K, H, W), of folded spectra (K, F)."""
     return layout.unfold(spectra / (spectra + noise_variance), 1.0)
 
 
