@@ -207,6 +207,7 @@ SHARES = np.array([0.25, 0.25, 0.25, 0.25])
 # Another value of each parameter, in each form that it may have, and the name that the error gives.
 OTHERS = {
     "n_components": [1],
+    "basis": ["cosine", "pixel"],
     "zero_mean_patches": [True],
     "variance_floor": [1e-3],
     "reg_covar": [1e-3],
@@ -455,7 +456,7 @@ def test_a_file_that_is_no_checkpoint_is_refused_before_any_work(kind, content, 
         make().fit(X).save(path)
     else:
         path.write_bytes(content)
-    for work in ("em.workers.Workers.map", "full.run.kmeans", "full.steps.data_axes"):
+    for work in ("em.workers.Workers.map", "full.run.partition", "full.steps.data_axes"):
         monkeypatch.setattr(f"gmmlib.{work}", lambda *_: pytest.fail("work was done"))
     refused(make, X, path, "must be a checkpoint of this fit")
 
@@ -477,7 +478,7 @@ def test_a_place_where_no_checkpoint_can_be_is_refused_before_any_work(
     make, X = SMALL[kind]
     (tmp_path / "plain").write_text("text")
     os.mkfifo(tmp_path / "pipe")
-    for work in ("em.workers.Workers.map", "full.run.kmeans", "full.steps.data_axes"):
+    for work in ("em.workers.Workers.map", "full.run.partition", "full.steps.data_axes"):
         monkeypatch.setattr(f"gmmlib.{work}", lambda *_: pytest.fail("work was done"))
     with pytest.raises(error) as caught:
         make(checkpoint=f"{tmp_path}/{name}").fit(X)
