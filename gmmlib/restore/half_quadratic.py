@@ -1,0 +1,56 @@
+r"""Expected patch log-likelihood, maximised by half-quadratic splitting (Zoran and Weiss 2011, ICCV).
+
+A restored image x is near what was seen, y, and its patches are probable.  Each patch :math:`P_i x` gets a
+companion :math:`z_i` that is near it,
+
+.. math:: \frac{1}{2 \sigma^2} |m \cdot (x - y)|^2 \cdot D + \sum_i \Big[ \frac{\beta}{2 \sigma^2}
+          |P_i x - z_i|^2 - \log p(z_i) \Big],
+
+with m = 1 where a pixel was seen and 0 elsewhere, and D pixels in a patch, so that both terms count a pixel
+equally often.  For a given x the best companions are estimates of clean patches from those of x with noise of
+variance :math:`\sigma^2 / \beta`; for given companions the best x is, where seen, the mean of y and the
+companions' average with weights 1 and :math:`\beta`, else that average.  The weights :math:`\beta` rise from
+step to step, as in Hurault, Ehret and Arias (2018, IPOL 8).
+"""
+
+import numpy as np
+
+from gmmlib.data import overlap
+
+STEPS = (1.0, 4.0, 8.0, 16.0, 32.0)
+PATCHES = 2**16  # estimated at a time: it bounds the memory, and depends on the image alone
+
+
+def denoised(image, sigma, prior, steps=STEPS):
+    """Grey image (H, W) without white noise of standard deviation sigma, in its own units, by a prior."""
+    restored = image
+    for weight in steps:
+        average = companions(restored, prior.estimator(sigma**2 / weight), prior.side)
+        restored = (image + weight * average) / (1 + weight)
+    return restored
+
+
+def filled(image, seen, start, levels, prior):
+    """Image (H, W) whose pixels that were not `seen` (bool) are estimated, from a first guess of them.
+
+    `levels` are standard deviations that patches are thought to be off by, one a step, falling.
+    """
+    restored = np.where(seen, image, start)
+    for level in levels:
+        average = companions(restored, prior.estimator(level**2), prior.side)
+        restored = np.where(seen, image, average)
+    return restored
+
+
+def companions(image, estimate, side):
+    """Average (H, W) of the estimates of all patches of an image continued by its mirror image."""
+    wide = overlap.mirrored(image, side)
+    patches = overlap.extract(wide, side)
+    n_rows, n_columns = patches.shape[:2]
+    total, step = np.zeros(wide.shape), max(1, PATCHES // n_columns)
+    for start in range(0, n_rows, step):
+        rows = patches[start : start + step]
+        found = estimate(np.ascontiguousarray(rows).reshape(-1, side, side)).reshape(rows.shape)
+        band = slice(start, start + len(rows) + side - 1)
+        total[band] += overlap.total(found, (len(rows) + side - 1, wide.shape[1]))
+    return overlap.inner(total, side) / side**2

@@ -1,0 +1,168 @@
+"""Photographs restored by a mixture of patches: noise removed, gaps filled, values of any kind kept."""
+
+import numpy as np
+
+from gmmlib import _checks
+from gmmlib.restore import half_quadratic
+from gmmlib.restore.noise import noise_level
+from gmmlib.restore.priors import prior_of
+
+# Orthonormal: luminance, and two differences in which colours of photographs vary little.
+OPPONENT = np.array([[1, 1, 1], [1, 0, -1], [1, -2, 1]]) / np.sqrt([[3], [2], [6]])
+WHOLE = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
+LEVELS = np.geomspace(15, 0.5, 30) / 255  # by which filled pixels may be off, step by step
+
+
+def denoise(image, sigma=None, *, prior, steps=half_quadratic.STEPS):
+    """Remove white noise from a photograph by the expected log-likelihood of its patches.
+
+    Parameters
+    ----------
+    image : array-like, (H, W), (H, W, 3) or (H, W, 4)
+        Grey, RGB, or RGB with alpha, which stays as it is.  uint8, uint16, or floats whose range is 0 to 1.
+    sigma : float, optional
+        Standard deviation of the noise in the units of the image; by default `noise_level` of each channel
+        of colour, luminance and two differences.
+    prior : FullGMM or ConvolutionalGMM
+        Fitted to square patches of clean photographs, of grey levels from 0 to 1, without their means.
+    steps : sequence of float
+        Weights of the patches, one a step; see `gmmlib.restore.half_quadratic`.
+
+    Returns
+    -------
+    ndarray
+        Of the shape and type of the image.
+
+    Raises
+    ------
+    ValueError
+        If an argument cannot be used.
+    """
+    steps = _weights(steps)
+    prior = prior_of(prior)
+    planes, unit, back = _planes(image, prior.side)
+    if sigma is not None:
+        sigma = _checks.non_negative(sigma, "sigma") / unit
+        if sigma > 1:
+            raise ValueError(
+                f"sigma must be at most the range of the image, {unit:g}; got {sigma * unit:g}. It is in the "
+                "units of the image."
+            )
+
+    def restored(plane):
+        level = noise_level(plane) if sigma is None else sigma
+        return half_quadratic.denoised(plane, level, prior, steps) if level > 0 else plane
+
+    return back([restored(plane) for plane in planes])
+
+
+def inpaint(image, mask, *, prior, levels=LEVELS):
+    """Fill gaps of a photograph so that its patches are probable.
+
+    Parameters
+    ----------
+    image, prior
+        As in `denoise`; what the image holds in its gaps does not count, but must be finite.
+    mask : array-like of bool, (H, W)
+        True where a pixel is missing.
+    levels : sequence of float
+        Standard deviations by which filled pixels may be off, one a step, falling, for grey levels of 0 to 1.
+
+    Returns
+    -------
+    ndarray
+        Of the shape and type of the image; pixels outside the mask are those of the image.
+
+    Raises
+    ------
+    ValueError
+        If an argument cannot be used, or everything is missing.
+    """
+    levels = _weights(levels, "levels")
+    prior = prior_of(prior)
+    planes, _, back = _planes(image, prior.side)
+    mask = _checks.array(mask, "mask")
+    if mask.dtype != bool or mask.shape != planes[0].shape:
+        raise ValueError(
+            f"mask must be an array of bool of the image's height and width, {planes[0].shape}, True where a "
+            f"pixel is missing; got shape {mask.shape} of dtype {mask.dtype}."
+        )
+    if mask.all():
+        raise ValueError("mask must leave some pixels; got one that hides them all.")
+    seen = ~mask
+    restored = [half_quadratic.filled(plane, seen, spread(plane, seen), levels, prior) for plane in planes]
+    image = np.asarray(image)
+    return np.where(mask if image.ndim == 2 else mask[:, :, None], back(restored), image)
+
+
+def spread(image, seen):
+    """A first guess of an image (H, W): missing pixels are means of those seen around them.
+
+    The square around is of 3, 5, 9, ... pixels, the smallest in which any is seen.
+    """
+    filled, known = np.where(seen, image, 0.0), seen.copy()
+    reach = 1
+    while not known.all():
+        sums, counts = (_box(values, reach) for values in (np.where(seen, image, 0.0), seen.astype(float)))
+        new = ~known & (counts > 0.5)
+        filled[new] = sums[new] / counts[new]
+        known |= new
+        reach *= 2
+    return filled
+
+
+def _box(values, reach):
+    """Sum over the square of 2 reach + 1 pixels around each, within the image."""
+    for axis in (0, 1):
+        length = values.shape[axis]
+        sums = np.concatenate([np.zeros_like(values.take([0], axis)), values.cumsum(axis)], axis)
+        place = np.arange(length)
+        upper, lower = np.minimum(place + reach + 1, length), np.maximum(place - reach, 0)
+        values = sums.take(upper, axis) - sums.take(lower, axis)
+    return values
+
+
+def _weights(values, name="steps"):
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 1 or not len(values) or not (np.isfinite(values) & (values > 0)).all():
+        raise ValueError(f"{name} must be positive finite numbers, at least one; got {values.tolist()}.")
+    return values.tolist()
+
+
+def _planes(image, side):
+    """Independent planes (H, W) of grey levels from 0 to 1, the unit of the image, and the way back."""
+    image = _checks.array(image, "image")
+    channels = image.shape[2] if image.ndim == 3 else 1
+    if image.ndim not in (2, 3) or channels not in (1, 3, 4) or (image.ndim == 3 and channels == 1):
+        raise ValueError(
+            f"image must be (H, W), (H, W, 3) or (H, W, 4); got shape {image.shape}. Restore other channels "
+            "one by one."
+        )
+    if min(image.shape[:2]) < side:
+        raise ValueError(
+            f"image must be at least {side} x {side} pixels, as the prior's patches; got "
+            f"{image.shape[0]} x {image.shape[1]}."
+        )
+    if image.dtype not in WHOLE and image.dtype.kind != "f":
+        raise ValueError(f"image must be uint8, uint16 or floats; got dtype {image.dtype}.")
+    unit = WHOLE.get(image.dtype, 1.0)
+    _checks.finite(image, "image")
+    levels = image.astype(np.float64) / unit
+    if unit == 1.0 and (np.abs(levels) > 2).any():
+        raise ValueError(
+            f"image must have grey levels from 0 to 1 if it holds floats; got {levels.min():g} to "
+            f"{levels.max():g}. Divide it by its white."
+        )
+    planes = [levels] if image.ndim == 2 else list(np.moveaxis(levels[:, :, :3] @ OPPONENT.T, 2, 0))
+
+    def back(restored):
+        if image.ndim == 2:
+            levels = restored[0]
+        else:
+            levels = np.stack(restored, axis=2) @ OPPONENT
+        if unit > 1:
+            levels = np.rint(levels * unit).clip(0, unit)
+        levels = levels.astype(image.dtype)
+        return levels if channels < 4 else np.concatenate([levels, image[:, :, 3:]], axis=2)
+
+    return planes, unit, back
