@@ -16,9 +16,13 @@ step to step, as in Hurault, Ehret and Arias (2018, IPOL 8).
 import numpy as np
 
 from gmmlib.data import overlap
+from gmmlib.em.workers import Workers
 
 STEPS = (1.0, 4.0, 8.0, 16.0, 32.0)
-PATCHES = 2**16  # estimated at a time: it bounds the memory, and depends on the image alone
+BAND = 2**16  # patches of a band of rows, which bound the memory, ...
+BLOCK = (
+    4096  # ... and of what a thread estimates at a time: both count from the top, so threads change no bit
+)
 
 
 def denoised(image, sigma, prior, steps=STEPS):
@@ -47,10 +51,12 @@ def companions(image, estimate, side):
     wide = overlap.mirrored(image, side)
     patches = overlap.extract(wide, side)
     n_rows, n_columns = patches.shape[:2]
-    total, step = np.zeros(wide.shape), max(1, PATCHES // n_columns)
-    for start in range(0, n_rows, step):
-        rows = patches[start : start + step]
-        found = estimate(np.ascontiguousarray(rows).reshape(-1, side, side)).reshape(rows.shape)
-        band = slice(start, start + len(rows) + side - 1)
-        total[band] += overlap.total(found, (len(rows) + side - 1, wide.shape[1]))
+    total, step = np.zeros(wide.shape), max(1, BAND // n_columns)
+    with Workers(BLOCK, BLOCK) as workers:
+        for start in range(0, n_rows, step):
+            rows = patches[start : start + step]
+            cut = rows.reshape(-1, side, side)
+            found = workers.fill(lambda block, cut=cut: estimate(cut[block]), np.empty(cut.shape))
+            band = slice(start, start + len(rows) + side - 1)
+            total[band] += overlap.total(found.reshape(rows.shape), (len(rows) + side - 1, wide.shape[1]))
     return overlap.inner(total, side) / side**2
