@@ -143,6 +143,7 @@ MAY_IMPORT = {
     "evaluation": set(),
     "data": set(),
     "book": {"evaluation"},
+    "restore": {"em", "full", "stationary", "data"},
 }
 
 
