@@ -9,7 +9,6 @@ import tracemalloc
 import numpy as np
 from scipy.linalg.blas import dsyrk, dtrmm
 from sklearn.cluster import KMeans
-from sklearn.cluster import KMeans
 from sklearn.mixture import GaussianMixture
 
 from gmmlib import FullGMM, _kernels, plotting
