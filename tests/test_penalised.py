@@ -250,3 +250,16 @@ def test_the_penalised_m_step_ends_where_its_objective_is_flat():
     before, after = slopes(np.log(start)), slopes(np.log(spectra))
     assert cost(np.log(spectra)) < cost(np.log(start))
     assert np.abs(after).max() < 0.02 * np.abs(before).max()
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_rounding_is_not_magnified(seed):
+    """Under a strong penalty ten steps of L-BFGS an M-step let the last bits decide where EM ends."""
+    rng = np.random.default_rng(seed)
+    x = np.cumsum(rng.standard_normal((120, 12, 12)) * rng.gamma(1.0, size=(120, 1, 1)), axis=2)
+    settings = dict(penalty="overlap", strength=300.0, max_iter=12, tol=0, random_state=0)
+    first, other = (
+        PenalisedGMM(4, **settings).fit(values)
+        for values in (x, x * (1 + 2e-16 * rng.standard_normal(x.shape)))
+    )
+    assert_allclose(other.spectra_, first.spectra_, rtol=1e-9)

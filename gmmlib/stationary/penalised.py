@@ -31,6 +31,9 @@ from gmmlib.stationary.steps import EMPTY, Parameters
 
 PENALTIES = ("overlap", "band")
 L_BFGS_STEPS = 10  # in an M-step; more of them magnify rounding, and win little
+# Of log spectra: what ten steps magnify is rounded away before the next M-step can magnify it further, or fits
+# would end elsewhere on each processor.
+DECIMALS = 6
 HALVINGS = 60  # of a bracket for the common spectrum, down to rounding
 
 
@@ -65,7 +68,9 @@ def separate(starts, mass, power, multiplicity, strength, variance_floor):
     bounds = np.stack([lowest, np.full(start.size, np.inf)], axis=1)
     options = {"maxiter": L_BFGS_STEPS}
     result = minimize(downhill, start, jac=True, method="L-BFGS-B", bounds=bounds, options=options)
-    return np.exp(result.x).reshape(shape)
+    found = np.clip(np.round(result.x, DECIMALS), lowest, None)
+    best = found if downhill(found)[0] <= downhill(start)[0] else start
+    return np.exp(best).reshape(shape)
 
 
 def common_spectrum(mass, power, price, variance_floor):
