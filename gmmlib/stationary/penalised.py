@@ -31,7 +31,7 @@ from gmmlib.stationary.steps import EMPTY, Parameters
 
 PENALTIES = ("overlap", "band")
 L_BFGS_STEPS = 10  # in an M-step; more of them magnify rounding, and win little
-# Of log spectra: what ten steps magnify is rounded away before the next M-step can magnify it further, or fits
+# Of log spectra: what the steps magnify is rounded away before the next M-step magnifies it further, or fits
 # would end elsewhere on each processor.
 DECIMALS = 6
 HALVINGS = 60  # of a bracket for the common spectrum, down to rounding
