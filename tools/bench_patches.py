@@ -73,15 +73,18 @@ def survivors(X, n_components, labels):
 
 def rows():
     """Each row of the table."""
-    sizes = (20_000, 32), (20_000, 100), (40_000, 200), (200_000, 200)
-    for n, n_components in sizes:
+    for n, n_components in ((20_000, 32), (20_000, 100), (40_000, 200)):
         X = drawn(n)
         labels = start(X, n_components)
         for dtype in (np.float64, np.float32):
-            against = "at least 10" if n == 200_000 and dtype == np.float64 else ""
-            yield against_scikit_learn(
-                X, n_components, against, rounds=5, dtype=dtype, labels=labels, ridge=RIDGE, settled=SETTLED
-            )
-        if n_components == 200:
-            yield floor(X, n_components, labels)
-            yield survivors(X, n_components, labels)
+            yield beside(X, labels, n_components, "", dtype)
+    yield floor(X, n_components, labels)
+    yield survivors(X, n_components, labels)
+    X = drawn(200_000)
+    yield beside(X, start(X, 200), 200, "at least 10")
+
+
+def beside(X, labels, n_components, bound, dtype=np.float64):
+    """Scikit-learn's iteration over ours."""
+    settings = dict(rounds=5, dtype=dtype, labels=labels, ridge=RIDGE, settled=SETTLED)
+    return against_scikit_learn(X, n_components, bound, **settings)
