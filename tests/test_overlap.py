@@ -103,7 +103,7 @@ MESSAGES = [
     ),
     (
         lambda: average(np.ones((3, 4, 2, 2)), (4, 5), weights=np.ones(3)),
-        "weights must be one a patch, shape (3, 4), or broadcast against patches, (3, 4, 2, 2); got shape "
+        "weights must be one per patch, shape (3, 4), or broadcast against patches, (3, 4, 2, 2); got shape "
         "(3,).",
     ),
     (

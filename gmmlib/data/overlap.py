@@ -72,7 +72,7 @@ def average(patches, shape, stride=1, weights=None):
         weights = np.broadcast_to(weights, patches.shape)
     except ValueError:
         raise ValueError(
-            f"weights must be one a patch, shape {patches.shape[:2]}, or broadcast against patches, "
+            f"weights must be one per patch, shape {patches.shape[:2]}, or broadcast against patches, "
             f"{patches.shape}; got shape {weights.shape}."
         ) from None
     mass = total(weights, shape, stride)
