@@ -15,7 +15,18 @@ import gmmlib
 from tools.project import REPOSITORY
 
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-OPTIONAL = ("matplotlib", "mlxtend", "numba", "PIL", "platformdirs", "pooch", "requests", "skimage", "tqdm")
+OPTIONAL = (
+    "imagecodecs",
+    "matplotlib",
+    "mlxtend",
+    "numba",
+    "PIL",
+    "platformdirs",
+    "pooch",
+    "requests",
+    "skimage",
+)
+OPTIONAL += ("tifffile", "tqdm")
 
 
 def required(requirements):
@@ -87,6 +98,8 @@ def test_the_lines_of_the_readme_run_on_a_plain_install(bare, tmp_path):
         ("from gmmlib import gallery", "matplotlib", "plot"),
         ("from gmmlib import datasets", "platformdirs", "data"),
         ("from gmmlib.data import pictures", "PIL", "data"),
+        ("from gmmlib.restore import files", "PIL", "data"),
+        ("from gmmlib.restore import tiff", "tifffile", "data"),
         ("import gmmlib; gmmlib.FullGMM(1, progress=True).fit([[0.0], [1.0]])", "tqdm", "progress"),
     ],
 )

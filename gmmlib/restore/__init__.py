@@ -1,6 +1,9 @@
-"""Restoration of photographs by mixtures of patches: noise removed, gaps filled."""
+"""Restoration of photographs by mixtures of patches: noise removed, gaps filled.
 
-from gmmlib.restore.images import denoise, inpaint
+``python -m gmmlib.restore denoise`` and ``... inpaint`` do it to picture files.
+"""
+
+from gmmlib.restore.images import denoise, inpaint, noise_levels
 from gmmlib.restore.noise import noise_level
 
-__all__ = ["denoise", "inpaint", "noise_level"]
+__all__ = ["denoise", "inpaint", "noise_level", "noise_levels"]

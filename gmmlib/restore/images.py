@@ -56,6 +56,29 @@ def denoise(image, sigma=None, *, prior, steps=half_quadratic.STEPS):
     return back([restored(plane) for plane in planes])
 
 
+def noise_levels(image):
+    """Standard deviation of the noise in each plane that `denoise` restores on its own.
+
+    Parameters
+    ----------
+    image : array-like, (H, W), (H, W, 3) or (H, W, 4)
+        As in `denoise`, of at least 8 x 8 pixels.
+
+    Returns
+    -------
+    ndarray, (1,) or (3,)
+        In the units of the image: of a grey image, or of luminance and the two differences of colours, whose
+        basis is orthonormal.
+
+    Raises
+    ------
+    ValueError
+        If the image cannot be used.
+    """
+    planes, unit, _ = _planes(image, 1)
+    return unit * np.array([noise_level(plane) for plane in planes])
+
+
 def inpaint(image, mask, *, prior, levels=LEVELS):
     """Fill gaps of a photograph so that its patches are probable.
 
