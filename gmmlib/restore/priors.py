@@ -30,8 +30,8 @@ def prior_of(mixture):
     if not of_pixels <= LARGEST_VARIANCE:
         raise ValueError(
             f"prior must be fitted to patches of grey levels from 0 to 1, whose variance is at most "
-            f"{LARGEST_VARIANCE:g}; got {of_pixels:.3g} per pixel. Divide the training patches by their white and "
-            "fit it again."
+            f"{LARGEST_VARIANCE:g}; got {of_pixels:.3g} per pixel. Divide the training patches by their "
+            "white and fit it again."
         )
     if of_means > of_pixels:
         raise ValueError(
