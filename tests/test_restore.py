@@ -307,3 +307,33 @@ def test_priors_that_cannot_be(priors):
         denoise(
             image, 0.1, prior=ConvolutionalGMM(2, max_iter=1, tol=0).fit(rows.reshape(50, 5, 7)[:, :, :5])
         )
+
+
+@pytest.mark.parametrize("basis", ["fourier", "cosine"])
+def test_a_stationary_prior_of_another_range_is_refused(basis, photograph):
+    X = patches.remove_mean(patches.sample_patches([255 * photograph], 5, 500, 0)[0])
+    mixture = ConvolutionalGMM(2, basis=basis, zero_mean_patches=True, max_iter=2, tol=0).fit(X)
+    covariance = np.tensordot(mixture.weights_, mixture.pixel_covariances(), 1)
+    with pytest.raises(ValueError, match="grey levels from 0 to 1, whose variance is at most 0.25") as caught:
+        prior_of(mixture)
+    assert f"got {covariance.diagonal().mean():.3g} per pixel. Divide the training patches" in str(
+        caught.value
+    )
+
+
+def test_a_full_prior_of_another_range_is_refused(photograph):
+    X = patches.remove_mean(patches.sample_patches([255 * photograph], 5, 500, 0)[0]).reshape(500, -1)
+    mixture = FullGMM(2, zero_means=True, reg_covar=1e-3, max_iter=2, tol=0).fit(X)
+    with pytest.raises(ValueError, match="whose variance is at most 0.25") as caught:
+        prior_of(mixture)
+    assert f"got {(X**2).mean():.3g} per pixel" in str(caught.value)
+
+
+@pytest.mark.parametrize("zero_means", [False, True])
+def test_a_full_prior_of_patches_with_their_means_is_refused(zero_means, photograph):
+    X = 0.5 * patches.sample_patches([photograph], 5, 500, 0)[0].reshape(500, -1)
+    mixture = FullGMM(2, zero_means=zero_means, reg_covar=1e-5, max_iter=2, tol=0).fit(X)
+    with pytest.raises(
+        ValueError, match="patches without their means; got one whose means have a variance of"
+    ):
+        prior_of(mixture)
