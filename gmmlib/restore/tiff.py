@@ -1,8 +1,6 @@
 """TIFF files of one page: 8 and 16 bits per channel, and floats."""
 
 import io
-import logging
-from contextlib import contextmanager
 
 import numpy as np
 
@@ -29,7 +27,7 @@ TYPES = "u1 u2 f2 f4 f8"
 
 def read(data):
     """Decode bytes to a `Picture`; PictureError for several pages, other colours and other depths."""
-    with _quiet(), tifffile.TiffFile(io.BytesIO(data)) as file:
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
         page = file.pages.first
         images = (file.imagej_metadata or {}).get("images", 1) if file.is_imagej else 1
         count = max(len(file.pages), images if isinstance(images, int) else 1)
@@ -60,7 +58,7 @@ def write(picture):
     order, big = extras.pop("byteorder"), extras.pop("bigtiff")
     if extras["planarconfig"] == tifffile.PLANARCONFIG.SEPARATE:
         pixels = np.moveaxis(pixels, 2, 0)
-    with _quiet(), tifffile.TiffWriter(stream, byteorder=order, bigtiff=big) as file:
+    with tifffile.TiffWriter(stream, byteorder=order, bigtiff=big) as file:
         file.write(np.ascontiguousarray(pixels), metadata=None, **extras)
     return stream.getvalue()
 
@@ -117,14 +115,3 @@ def _extras(file, page):
         more.append((ORIENTATION, 3, 1, orientation, True))
     extras["extratags"], extras["software"] = more, False
     return extras
-
-
-@contextmanager
-def _quiet():
-    """Without what tifffile logs: it names no file, and what fails raises."""
-    logger = logging.getLogger("tifffile")
-    before, logger.disabled = logger.disabled, True
-    try:
-        yield
-    finally:
-        logger.disabled = before
