@@ -43,46 +43,53 @@ class OfCosines(OfStationary):
 
     def estimator(self, noise_variance):
         """`Shrinkage` of noisy patches."""
-        spectra = self.mixture.spectra_.reshape(len(self.mixture.weights_), -1)[:, 1:]
-        noisy = steps.Parameters(self.mixture.weights_, spectra + noise_variance)
-        slope, constant = steps.coefficients(noisy, np.ones(spectra.shape[1]))
-        taken = np.zeros((self.side**2, len(spectra)))  # none of the mean
+        side, half = self.side, (self.side + 1) // 2
+        order = np.r_[0:side:2, 1:side:2]  # of frequencies, even waves first
+        spectra = self.mixture.spectra_[:, order[None, :], order[:, None]].reshape(-1, side**2)
+        noisy = steps.Parameters(self.mixture.weights_, spectra[:, 1:] + noise_variance)
+        slope, constant = steps.coefficients(noisy, np.ones(side**2 - 1))
+        taken = np.zeros((side**2, len(spectra)))  # nothing of the mean
         taken[1:] = -(noise_variance / noisy.spectra).T
-        waves = bases.cosines((self.side, 1))
-        scores = np.column_stack([constant, slope.T])
-        return Shrinkage(*(np.ascontiguousarray(a, dtype=np.float32) for a in (waves, scores, taken)))
+        waves = bases.cosines((side, 1))[:half, order]
+        waves[side // 2 : half] /= 2  # the middle of an odd side
+        basis = bases.cosines((side, side)).reshape(-1, side, side)[:, order[None, :], order[:, None]]
+        arrays = waves, basis.reshape(side**2, -1), np.column_stack([constant, slope.T]), taken
+        return Shrinkage(*(np.ascontiguousarray(a, dtype=np.float32) for a in arrays))
 
 
 class Shrinkage(NamedTuple):
-    """Estimates of clean patches, whose D cosine coefficients the most probable of K components shrinks."""
+    """Estimates of clean patches, whose D cosine coefficients the most probable of K components shrinks.
 
-    waves: np.ndarray  # (side, side)  columns of cosines
-    scores: np.ndarray  # (K, D)  log joint of a patch: of a one and of all powers but that of the mean
+    The coefficient of vertical frequency u and horizontal frequency v is in place (v, u), even ones first.
+    """
+
+    waves: np.ndarray  # (half, side)  see `gmmlib._patch_loops`
+    basis: np.ndarray  # (D, D)  patches in columns
+    scores: np.ndarray  # (K, D)  log joint of a patch: of a one, and of all powers but that of the mean
     taken: np.ndarray  # (D, K)  gains less 1: what shrinking adds to a coefficient, as a share of it
 
     def __call__(self, patches):
         """Estimates (n, side, side) of a block of patches."""
         rows = np.asarray(patches, dtype=np.float32).reshape(len(patches), -1)
-        basis = np.kron(self.waves, self.waves)
-        z = np.ascontiguousarray((rows @ basis).T)
+        z = self.basis.T @ rows.T
         self._shrink(z)
-        return patches + (basis @ z).T.reshape(patches.shape)
+        return patches + (z.T @ self.basis.T).reshape(patches.shape)
 
     def strip(self, pixels):
         """Sum (h, w) of what estimates add to the patches, in the places of all patches of an image (h, w)."""
-        side, waves = len(self.waves), self.waves
+        side = self.waves.shape[1]
         n_rows, n_columns = (length - side + 1 for length in pixels.shape)
-        across = np.empty((side, len(pixels), n_columns), dtype=np.float32)
-        _kernels.transform_across(pixels.astype(np.float32), waves, across)
+        across = np.empty((len(pixels), side, n_columns), dtype=np.float32)
+        _kernels.transform_across(pixels.astype(np.float32), self.waves, across)
         added = np.zeros_like(across)
         for left in range(0, n_columns, COLUMNS):
             z = np.empty((side, side, min(COLUMNS, n_columns - left)), dtype=np.float32)
             for top in range(n_rows):
-                _kernels.transform_down(across, waves, top, left, z)
+                _kernels.transform_down(across[top : top + side], self.waves, left, z)
                 self._shrink(z.reshape(side**2, -1))
-                _kernels.back_down(z, waves, top, left, added)
+                _kernels.back_down(z, self.waves, left, added[top : top + side])
         out = np.zeros(pixels.shape, dtype=np.float32)
-        _kernels.back_across(added, waves, out)
+        _kernels.back_across(added, self.waves, out)
         return out
 
     def _shrink(self, z):
@@ -90,6 +97,6 @@ class Shrinkage(NamedTuple):
         powers = z * z
         powers[0] = 1.0
         joint = self.scores @ powers
-        best, labels = np.empty(z.shape[1], dtype=np.float32), np.empty(z.shape[1], dtype=np.int32)
+        best, labels = np.empty(z.shape[1], dtype=np.float32), np.empty(z.shape[1], dtype=np.uint32)
         _kernels.largest(joint, best, labels)
         _kernels.weigh(self.taken, labels, z)
