@@ -72,7 +72,7 @@ class Shrinkage(NamedTuple):
         """Estimates (n, side, side) of a block of patches."""
         rows = np.asarray(patches, dtype=np.float32).reshape(len(patches), -1)
         z = self.basis.T @ rows.T
-        self._shrink(z)
+        self._shrink(z, np.empty((len(self.scores), len(rows)), dtype=np.float32))
         return patches + (z.T @ self.basis.T).reshape(patches.shape)
 
     def strip(self, pixels):
@@ -84,19 +84,20 @@ class Shrinkage(NamedTuple):
         added = np.zeros_like(across)
         for left in range(0, n_columns, COLUMNS):
             z = np.empty((side, side, min(COLUMNS, n_columns - left)), dtype=np.float32)
+            joint = np.empty((len(self.scores), z.shape[2]), dtype=np.float32)
             for top in range(n_rows):
                 _kernels.transform_down(across[top : top + side], self.waves, left, z)
-                self._shrink(z.reshape(side**2, -1))
+                self._shrink(z.reshape(side**2, -1), joint)
                 _kernels.back_down(z, self.waves, left, added[top : top + side])
         out = np.zeros(pixels.shape, dtype=np.float32)
         _kernels.back_across(added, self.waves, out)
         return out
 
-    def _shrink(self, z):
-        """Replace coefficients (D, n) by what shrinking adds to them."""
+    def _shrink(self, z, joint):
+        """Replace coefficients (D, n) by what shrinking adds to them; `joint` (K, n) is overwritten."""
         powers = z * z
         powers[0] = 1.0
-        joint = self.scores @ powers
+        np.matmul(self.scores, powers, out=joint)
         best, labels = np.empty(z.shape[1], dtype=np.float32), np.empty(z.shape[1], dtype=np.uint32)
         _kernels.largest(joint, best, labels)
         _kernels.weigh(self.taken, labels, z)
