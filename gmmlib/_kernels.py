@@ -2,10 +2,12 @@
 
 from importlib import import_module
 
-HOME = dict.fromkeys(("window_powers", "encode_row", "pool", "HARD", "SOFT", "LOG_ODDS"), "_map_loops")
-HOME |= dict.fromkeys(
-    ("transform_across", "transform_down", "largest", "weigh", "back_down", "back_across"), "_patch_loops"
+OF_MAPS = ("window_powers", "encode_row", "pool", "HARD", "SOFT", "LOG_ODDS")
+OF_PATCHES = (
+    *("transform_across", "transform_down", "back_down", "back_across"),
+    *("weighted_sum", "fold", "unfold", "largest", "weigh"),
 )
+HOME = dict.fromkeys(OF_MAPS, "_map_loops") | dict.fromkeys(OF_PATCHES, "_patch_loops")
 
 
 def __getattr__(name):

@@ -18,7 +18,7 @@ from gmmlib._compiled import compiled
 
 @compiled
 def transform_across(pixels, waves, out):
-    """out[r, v, x] = sum_j waves[j, v] (pixels[r, x + j] +- pixels[r, x + side - 1 - j]), - where v is odd."""
+    """out[r, v, x] = sum_j waves[j, v] (pixels[r, x + j] +- pixels[r, x + side - 1 - j]), - for odd v."""
     half, side = waves.shape
     n = out.shape[2]
     sums, differences = np.empty((half, n), out.dtype), np.empty((half, n), out.dtype)

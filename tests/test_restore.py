@@ -1,12 +1,17 @@
 """Noise removed and gaps filled: against loops over patches, closed forms, and photographs that are known."""
 
+import itertools
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy import fft
+from scipy.stats import norm
 from sklearn.exceptions import NotFittedError
+from threadpoolctl import threadpool_limits
 
 from gmmlib import ConvolutionalGMM, FullGMM, datasets, patches
-from gmmlib.restore import denoise, half_quadratic, images, inpaint, noise_level
+from gmmlib.restore import denoise, half_quadratic, images, inpaint, noise_level, stationary_prior
 from gmmlib.restore.priors import prior_of
 
 RNG = np.random.default_rng(0)
@@ -71,11 +76,78 @@ def test_what_has_no_level_is_refused(shape):
 # --- averages of estimates ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("at_once", [1, 200, 2**16])
-def test_patches_that_stay_as_they_are_average_to_the_image(at_once, photograph, monkeypatch):
+@pytest.mark.parametrize("at_once", [1, 200, 1000, 2**16])
+@pytest.mark.parametrize("side", [5, 8])
+def test_estimates_that_are_windows_of_an_image_average_to_that_image(side, at_once, photograph, monkeypatch):
+    """Patches less their squares agree about every pixel, so their average is the image less its square."""
     monkeypatch.setattr(half_quadratic, "BAND", at_once)
-    same = half_quadratic.companions(photograph, lambda found: found, 5)
-    assert_allclose(same, photograph, rtol=1e-13)
+    found = half_quadratic.companions(photograph, lambda patches: patches - patches**2, side)
+    assert_allclose(found, photograph - photograph**2, rtol=1e-13)
+
+
+@pytest.mark.parametrize("kind", ["fourier", "cosine"])
+@pytest.mark.parametrize("shape", [(6, 6), (7, 23), (31, 12), (53, 71)])
+def test_bits_depend_on_neither_bands_nor_threads(kind, shape, priors, photograph, monkeypatch):
+    seen, prior = noisy(photograph)[: shape[0], : shape[1]], prior_of(priors[kind])
+    monkeypatch.setattr(half_quadratic, "BLOCK", 128)
+    found = []
+    for threads, band in itertools.product((1, 2), (1, 1000, 2**16)):
+        monkeypatch.setattr(half_quadratic, "BAND", band)
+        with threadpool_limits(threads, user_api="blas"):
+            found.append(half_quadratic.denoised(seen, NOISE, prior, steps=(1.0, 4.0)))
+    assert all(np.array_equal(found[0], other) for other in found)
+
+
+def test_full_covariances_give_the_same_bits_with_any_threads(priors, photograph):
+    """How rows are cut into blocks decides which products BLAS forms, and so the last digits."""
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads, user_api="blas"):
+            found.append(half_quadratic.denoised(noisy(photograph), NOISE, prior_of(priors["full"])))
+    assert_array_equal(*found)
+
+
+@pytest.fixture(scope="module", params=[4, 5, 8])
+def cosine_prior(request, photograph):
+    X = patches.remove_mean(patches.sample_patches([photograph], request.param, 800, 0)[0])
+    return prior_of(ConvolutionalGMM(7, basis="cosine", zero_mean_patches=True, max_iter=5, tol=0).fit(X))
+
+
+@pytest.mark.parametrize("columns", [1, 10, 512])
+@pytest.mark.parametrize("height", [0, 3, 7])
+def test_a_strip_is_what_scipy_makes_of_each_patch(columns, height, cosine_prior, photograph, monkeypatch):
+    """By transforms of explicit patches in double precision, densities of scipy and a loop over patches."""
+    monkeypatch.setattr(stationary_prior, "COLUMNS", columns)
+    side, mixture = cosine_prior.side, cosine_prior.mixture
+    pixels = noisy(photograph)[: side + height, :30]
+    expected = np.zeros(pixels.shape)
+    deviations = np.sqrt(mixture.spectra_.reshape(7, -1)[:, 1:] + NOISE**2)
+    for top in range(height + 1):
+        for left in range(30 - side + 1):
+            place = slice(top, top + side), slice(left, left + side)
+            z = fft.dctn(pixels[place], norm="ortho").ravel()
+            k = np.argmax(np.log(mixture.weights_) + norm.logpdf(z[1:], scale=deviations).sum(axis=1))
+            z[1:] *= 1 - NOISE**2 / deviations[k] ** 2
+            expected[place] += fft.idctn(z.reshape(side, side), norm="ortho") - pixels[place]
+    found = cosine_prior.estimator(NOISE**2).strip(pixels)
+    assert_allclose(found, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("sigma", [0.02, 0.2])
+def test_strips_and_blocks_of_patches_agree(sigma, cosine_prior, photograph):
+    seen, estimate = noisy(photograph, sigma), cosine_prior.estimator(sigma**2)
+    by_strips = half_quadratic.companions(seen, estimate, cosine_prior.side)
+    by_blocks = half_quadratic.companions(seen, lambda found: estimate(found), cosine_prior.side)
+    assert_allclose(by_strips, by_blocks, rtol=0, atol=1e-5)
+
+
+def test_single_precision_moves_no_image(photograph, priors):
+    prior, seen = priors["cosine"], noisy(photograph)
+    single, double = (
+        half_quadratic.denoised(seen, NOISE, kind(prior))
+        for kind in (stationary_prior.OfCosines, stationary_prior.OfStationary)
+    )
+    assert error(single, double) < 0.01 * error(double, photograph)
 
 
 @pytest.mark.parametrize("kind", KINDS)

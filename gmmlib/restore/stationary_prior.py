@@ -76,7 +76,7 @@ class Shrinkage(NamedTuple):
         return patches + (z.T @ self.basis.T).reshape(patches.shape)
 
     def strip(self, pixels):
-        """Sum (h, w) of what estimates add to the patches, in the places of all patches of an image (h, w)."""
+        """Sum (h, w) of what estimates add to all patches of an image (h, w), in their places."""
         side = self.waves.shape[1]
         n_rows, n_columns = (length - side + 1 for length in pixels.shape)
         across = np.empty((len(pixels), side, n_columns), dtype=np.float32)
