@@ -11,7 +11,7 @@ from sklearn.exceptions import NotFittedError
 from threadpoolctl import threadpool_limits
 
 from gmmlib import ConvolutionalGMM, FullGMM, datasets, patches
-from gmmlib.restore import denoise, half_quadratic, images, inpaint, noise_level, stationary_prior
+from gmmlib.restore import denoise, half_quadratic, images, inpaint, noise, noise_level, stationary_prior
 from gmmlib.restore.priors import prior_of
 
 RNG = np.random.default_rng(0)
@@ -56,18 +56,52 @@ def test_the_level_of_pure_noise(sigma):
     assert_allclose(noise_level(sigma * RNG.standard_normal((150, 201)) + 7), sigma, rtol=0.03)
 
 
+@pytest.mark.parametrize("shape", [(25, 30), (40, 45), (60, 60)])
+def test_the_level_of_a_small_image(shape):
+    """Of 1.0 to within a tenth in the mean over images: where all patches are used, and where flat ones are."""
+    levels = [noise_level(np.random.default_rng(seed).standard_normal(shape)) for seed in range(10)]
+    assert_allclose(np.mean(levels), 1.0, atol=0.1)
+
+
 def test_the_level_of_noise_on_a_slope_of_grey():
     slope = np.add.outer(np.linspace(0, 0.6, 160), np.linspace(0, 0.3, 140) ** 2)
     assert_allclose(noise_level(noisy(slope, 0.05)), 0.05, rtol=0.05)
+
+
+def test_texture_is_a_loop_over_patches_and_pixels():
+    image = RNG.random((9, 11))
+    expected = np.zeros((3, 5))
+    for top, left in np.ndindex(3, 5):
+        for i, j in np.ndindex(7, 7):
+            y, x = top + i, left + j
+            if 0 < j < 6:
+                expected[top, left] += (image[y, x + 1] - image[y, x - 1]) ** 2
+            if 0 < i < 6:
+                expected[top, left] += (image[y + 1, x] - image[y - 1, x]) ** 2
+    assert_allclose(noise.texture(image), expected, rtol=1e-13)
+
+
+def test_patches_of_noise_count_as_flat():
+    """One in a hundred does not, of patches that share no pixel."""
+    drawn = np.random.default_rng(4).standard_normal((7, 7 * 20_000))
+    found = noise.texture(drawn)[0, ::7]
+    assert 0.007 < (found > noise._limit()).mean() < 0.014
+
+
+def test_the_level_of_an_image_half_of_which_is_textured():
+    """Noise of the flat half is found though half the patches have variance in every direction."""
+    rng = np.random.default_rng(3)
+    image = np.hstack([0.3 * rng.standard_normal((120, 100)), np.full((120, 100), 0.5)])
+    assert_allclose(noise_level(noisy(image, 0.05)), 0.05, rtol=0.04)
 
 
 def test_a_constant_image_has_no_noise():
     assert noise_level(np.full((20, 30), 0.4)) < 1e-6
 
 
-@pytest.mark.parametrize("shape", [(7, 20), (20,), (20, 20, 3)])
+@pytest.mark.parametrize("shape", [(6, 20), (20,), (20, 20, 3)])
 def test_what_has_no_level_is_refused(shape):
-    with pytest.raises(ValueError, match=r"image must be a grey image \(H, W\) of at least 8 x 8 pixels"):
+    with pytest.raises(ValueError, match=r"image must be a grey image \(H, W\) of at least 7 x 7 pixels"):
         noise_level(np.zeros(shape))
     with pytest.raises(ValueError, match="finite"):
         noise_level(np.full((9, 9), np.nan))
