@@ -19,10 +19,8 @@ from gmmlib.data import overlap
 from gmmlib.em.workers import Workers
 
 STEPS = (1.0, 4.0, 8.0, 16.0, 32.0)
-BAND = 2**16  # patches of a band of rows, which bound the memory, ...
-BLOCK = (
-    4096  # ... and of what a thread estimates at a time: both count from the top, so threads change no bit
-)
+BAND = 2**16  # patches that are cut out at once, in whole strips: they bound the memory
+BLOCK = 4096  # patches that a thread estimates at once; blocks count from the top of a band
 
 
 def denoised(image, sigma, prior, steps=STEPS):

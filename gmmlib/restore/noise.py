@@ -40,7 +40,7 @@ def noise_level(image):
     _checks.finite(image, "image")
     image -= image.mean()
     rising = _eigenvalues(image, np.inf)
-    few = (image.shape[0] - SIDE + 1) * (image.shape[1] - SIDE + 1) < LEAST
+    few = (image.shape[0] - SIDE + 1) * (image.shape[1] - SIDE + 1) < 4 * LEAST  # too few for the smallest
     variance = _variance(rising) if few else rising[0]
     for _ in range(MOST):
         rising = _eigenvalues(image, variance * _limit())
