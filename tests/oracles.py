@@ -271,3 +271,20 @@ def code(joint, kind):
         else:
             rows.append(list(row))
     return np.array(rows)
+
+
+def cosines(side):
+    """Orthonormal cosines (side, side) in columns, from their definition."""
+    place, frequency = np.arange(side)[:, None] + 0.5, np.arange(side)
+    return np.cos(np.pi * place * frequency / side) * np.sqrt(np.where(frequency, 2, 1) / side)
+
+
+def transform_across(pixels, waves):
+    """Twin of the compiled kernel, with whole waves: windows (H, n, side) of the rows, times each wave."""
+    windows = np.lib.stride_tricks.sliding_window_view(pixels, len(waves), axis=1)
+    return np.einsum("rxj,jv->rvx", windows, waves)
+
+
+def transform_down(across, waves):
+    """Twin of the compiled kernel, with whole waves."""
+    return np.einsum("ivx,iu->vux", across, waves)

@@ -253,6 +253,90 @@ def test_gather_centred_equals_its_twin():
     assert_allclose(out, 0.5 * np.sqrt(share[rows])[:, None] * (values[rows] - centre), rtol=1e-15)
 
 
+# Patches of an image, none of which is cut out
+
+
+def halved(side):
+    """Waves as `_patch_loops` wants them, and the whole waves (side, side) in the same order."""
+    order = [*range(0, side, 2), *range(1, side, 2)]
+    whole = oracles.cosines(side)[:, order]
+    half = whole[: (side + 1) // 2].copy()
+    half[side // 2 :] /= 2
+    return half, whole
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("side", [1, 2, 3, 5, 8, 11])
+def test_sliding_transforms_equal_their_twins(side, dtype):
+    rng = np.random.default_rng(side)
+    pixels = rng.normal(size=(2 * side + 1, side + 13)).astype(dtype)
+    waves, whole = (np.ascontiguousarray(a, dtype=dtype) for a in halved(side))
+    across = np.full((len(pixels), side, 14), np.nan, dtype)
+    _kernels.transform_across(pixels, waves, across)
+    close = dict(rtol=0, atol=1e-5 if dtype == np.float32 else 1e-13)
+    assert_allclose(across, oracles.transform_across(pixels, whole), **close)
+    for left, n in ((0, 14), (3, 9)):
+        z = np.full((side, side, n), np.nan, dtype)
+        _kernels.transform_down(across[2 : 2 + side], waves, left, z)
+        expected = oracles.transform_down(across[2 : 2 + side, :, left : left + n], whole)
+        assert_allclose(z, expected, **close)
+
+
+@pytest.mark.parametrize("side", [1, 2, 3, 5, 8, 11])
+def test_transforms_back_are_the_transposes(side):
+    """<T a, b> = <a, T' b> for random a and b, and what stood there before is added to."""
+    rng = np.random.default_rng(side)
+    waves = np.ascontiguousarray(halved(side)[0])
+    pixels = rng.normal(size=(side + 2, side + 13))
+    across, z = np.empty((side + 2, side, 14)), np.empty((side, side, 9))
+    _kernels.transform_across(pixels, waves, across)
+    other, before = rng.normal(size=across.shape), rng.normal(size=pixels.shape)
+    back = before.copy()
+    _kernels.back_across(other, waves, back)
+    assert_allclose((pixels * (back - before)).sum(), (across * other).sum(), rtol=1e-10, atol=1e-10)
+    _kernels.transform_down(across[1 : 1 + side], waves, 4, z)
+    other, before = rng.normal(size=z.shape), rng.normal(size=across.shape)
+    back = before.copy()
+    _kernels.back_down(other, waves, 4, back[1 : 1 + side])
+    assert_allclose((across * (back - before)).sum(), (z * other).sum(), rtol=1e-10, atol=1e-10)
+    untouched = np.ones(back.shape, dtype=bool)
+    untouched[1 : 1 + side, :, 4:13] = False
+    assert_array_equal(back[untouched], before[untouched])
+
+
+@pytest.mark.parametrize("width", [0, 1, 4, 7])
+def test_weighted_sums_folds_and_unfolds_equal_their_twins(width):
+    rng = np.random.default_rng(width)
+    weights, rows, out = rng.normal(size=width), rng.normal(size=(width, 21)), np.full(21, np.nan)
+    _kernels.weighted_sum(weights, rows, out)
+    assert_allclose(out, weights @ rows, rtol=0, atol=1e-13)
+    near, far = rng.normal(size=(2, 21))
+    sums, differences = np.empty((2, 21))
+    _kernels.fold(near, far, sums, differences)
+    assert_array_equal([sums, differences], [near + far, near - far])
+    line = np.zeros(24)
+    _kernels.unfold(near, far, line[:21], line[3:])  # which overlap
+    assert_allclose(line, np.pad(near + far, (0, 3)) + np.pad(near - far, (3, 0)), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("n_components", [1, 2, 300])
+def test_the_largest_of_a_column_is_its_first(n_components):
+    rng = np.random.default_rng(n_components)
+    joint = rng.integers(0, 5, size=(n_components, 33)).astype(np.float32)  # with ties
+    best, labels = np.empty(33, np.float32), np.empty(33, np.uint32)
+    _kernels.largest(joint, best, labels)
+    assert_array_equal(labels, joint.argmax(axis=0))
+    assert_array_equal(best, joint.max(axis=0))
+
+
+def test_weighing_equals_its_twin():
+    rng = np.random.default_rng(0)
+    gains, labels, values = rng.random((6, 5)), rng.integers(0, 5, 33).astype(np.uint32), rng.random((6, 33))
+    out = values.copy()
+    _kernels.weigh(gains, labels, out)
+    assert_array_equal(out, values * gains[:, labels])
+
+
 # Compiled code that is kept
 
 SOURCE = """from gmmlib._compiled import compiled

@@ -1,12 +1,17 @@
 """Noise removed and gaps filled: against loops over patches, closed forms, and photographs that are known."""
 
+import itertools
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
+from scipy import fft
+from scipy.stats import norm
 from sklearn.exceptions import NotFittedError
+from threadpoolctl import threadpool_limits
 
 from gmmlib import ConvolutionalGMM, FullGMM, datasets, patches
-from gmmlib.restore import denoise, half_quadratic, images, inpaint, noise_level
+from gmmlib.restore import denoise, half_quadratic, images, inpaint, noise, noise_level, stationary_prior
 from gmmlib.restore.priors import prior_of
 
 RNG = np.random.default_rng(0)
@@ -51,18 +56,52 @@ def test_the_level_of_pure_noise(sigma):
     assert_allclose(noise_level(sigma * RNG.standard_normal((150, 201)) + 7), sigma, rtol=0.03)
 
 
+@pytest.mark.parametrize("shape", [(25, 30), (40, 45), (60, 60)])
+def test_the_level_of_a_small_image(shape):
+    """In the mean over images of noise alone, which have too few patches for the smallest eigenvalue."""
+    levels = [noise_level(np.random.default_rng(seed).standard_normal(shape)) for seed in range(10)]
+    assert_allclose(np.mean(levels), 1.0, atol=0.1)
+
+
 def test_the_level_of_noise_on_a_slope_of_grey():
     slope = np.add.outer(np.linspace(0, 0.6, 160), np.linspace(0, 0.3, 140) ** 2)
     assert_allclose(noise_level(noisy(slope, 0.05)), 0.05, rtol=0.05)
+
+
+def test_texture_is_a_loop_over_patches_and_pixels():
+    image = RNG.random((9, 11))
+    expected = np.zeros((3, 5))
+    for top, left in np.ndindex(3, 5):
+        for i, j in np.ndindex(7, 7):
+            y, x = top + i, left + j
+            if 0 < j < 6:
+                expected[top, left] += (image[y, x + 1] - image[y, x - 1]) ** 2
+            if 0 < i < 6:
+                expected[top, left] += (image[y + 1, x] - image[y - 1, x]) ** 2
+    assert_allclose(noise.texture(image), expected, rtol=1e-13)
+
+
+def test_patches_of_noise_count_as_flat():
+    """One in a hundred does not, of patches that share no pixel."""
+    drawn = np.random.default_rng(4).standard_normal((7, 7 * 20_000))
+    found = noise.texture(drawn)[0, ::7]
+    assert 0.007 < (found > noise._limit()).mean() < 0.014
+
+
+def test_the_level_of_an_image_half_of_which_is_textured():
+    """Noise of the flat half is found though half the patches have variance in every direction."""
+    rng = np.random.default_rng(3)
+    image = np.hstack([0.3 * rng.standard_normal((120, 100)), np.full((120, 100), 0.5)])
+    assert_allclose(noise_level(noisy(image, 0.05)), 0.05, rtol=0.04)
 
 
 def test_a_constant_image_has_no_noise():
     assert noise_level(np.full((20, 30), 0.4)) < 1e-6
 
 
-@pytest.mark.parametrize("shape", [(7, 20), (20,), (20, 20, 3)])
+@pytest.mark.parametrize("shape", [(6, 20), (20,), (20, 20, 3)])
 def test_what_has_no_level_is_refused(shape):
-    with pytest.raises(ValueError, match=r"image must be a grey image \(H, W\) of at least 8 x 8 pixels"):
+    with pytest.raises(ValueError, match=r"image must be a grey image \(H, W\) of at least 7 x 7 pixels"):
         noise_level(np.zeros(shape))
     with pytest.raises(ValueError, match="finite"):
         noise_level(np.full((9, 9), np.nan))
@@ -71,11 +110,81 @@ def test_what_has_no_level_is_refused(shape):
 # --- averages of estimates ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("at_once", [1, 200, 2**16])
-def test_patches_that_stay_as_they_are_average_to_the_image(at_once, photograph, monkeypatch):
+@pytest.mark.parametrize("at_once", [1, 200, 1000, 2**16])
+@pytest.mark.parametrize("side", [5, 8])
+def test_estimates_that_are_windows_of_an_image_average_to_that_image(side, at_once, photograph, monkeypatch):
+    """Patches less their squares agree about every pixel, so their average is the image less its square."""
     monkeypatch.setattr(half_quadratic, "BAND", at_once)
-    same = half_quadratic.companions(photograph, lambda found: found, 5)
-    assert_allclose(same, photograph, rtol=1e-13)
+    found = half_quadratic.companions(photograph, lambda patches: patches - patches**2, side)
+    assert_allclose(found, photograph - photograph**2, rtol=1e-13)
+
+
+@pytest.mark.parametrize("kind", ["fourier", "cosine"])
+@pytest.mark.parametrize("shape", [(6, 6), (7, 23), (31, 12), (53, 71)])
+def test_bits_depend_on_neither_bands_nor_threads(kind, shape, priors, photograph, monkeypatch):
+    seen, prior = noisy(photograph)[: shape[0], : shape[1]], prior_of(priors[kind])
+    monkeypatch.setattr(half_quadratic, "BLOCK", 128)
+    found = []
+    for threads, band in itertools.product((1, 2), (1, 1000, 2**16)):
+        monkeypatch.setattr(half_quadratic, "BAND", band)
+        with threadpool_limits(threads, user_api="blas"):
+            found.append(half_quadratic.denoised(seen, NOISE, prior, steps=(1.0, 4.0)))
+    assert all(np.array_equal(found[0], other) for other in found)
+
+
+def test_full_covariances_give_the_same_bits_with_any_threads(priors, photograph):
+    """How rows are cut into blocks decides which products BLAS forms, and so the last digits."""
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads, user_api="blas"):
+            found.append(half_quadratic.denoised(noisy(photograph), NOISE, prior_of(priors["full"])))
+    assert_array_equal(*found)
+
+
+@pytest.fixture(scope="module", params=[4, 5, 8])
+def cosine_prior(request, photograph):
+    X = patches.remove_mean(patches.sample_patches([photograph], request.param, 800, 0)[0])
+    model = ConvolutionalGMM(7, basis="cosine", zero_mean_patches=True, max_iter=5, tol=0, random_state=0)
+    return prior_of(model.fit(X))
+
+
+@pytest.mark.parametrize("columns", [1, 10, 512])
+@pytest.mark.parametrize("height", [0, 3, 7])
+def test_a_strip_is_what_scipy_makes_of_each_patch(columns, height, cosine_prior, photograph, monkeypatch):
+    """By transforms of explicit patches in double precision, densities of scipy and a loop over patches."""
+    monkeypatch.setattr(stationary_prior, "COLUMNS", columns)
+    side, mixture = cosine_prior.side, cosine_prior.mixture
+    pixels = noisy(photograph)[: side + height, :30]
+    expected = np.zeros(pixels.shape)
+    deviations = np.sqrt(mixture.spectra_.reshape(7, -1)[:, 1:] + NOISE**2)
+    for top in range(height + 1):
+        for left in range(30 - side + 1):
+            place = slice(top, top + side), slice(left, left + side)
+            z = fft.dctn(pixels[place], norm="ortho").ravel()
+            k = np.argmax(np.log(mixture.weights_) + norm.logpdf(z[1:], scale=deviations).sum(axis=1))
+            z[1:] *= 1 - NOISE**2 / deviations[k] ** 2
+            expected[place] += fft.idctn(z.reshape(side, side), norm="ortho") - pixels[place]
+    found = cosine_prior.estimator(NOISE**2).strip(pixels)
+    assert_allclose(found, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("sigma", [0.02, 0.2])
+def test_strips_and_blocks_of_patches_agree(sigma, cosine_prior, photograph):
+    seen, estimate = noisy(photograph, sigma), cosine_prior.estimator(sigma**2)
+    by_strips = half_quadratic.companions(seen, estimate, cosine_prior.side)
+    by_blocks = half_quadratic.companions(seen, lambda found: estimate(found), cosine_prior.side)
+    assert (
+        error(by_strips, by_blocks) < 1e-5
+    )  # rounding may choose another of two components that are as good
+
+
+def test_single_precision_moves_no_image(photograph, priors):
+    prior, seen = priors["cosine"], noisy(photograph)
+    single, double = (
+        half_quadratic.denoised(seen, NOISE, kind(prior))
+        for kind in (stationary_prior.OfCosines, stationary_prior.OfStationary)
+    )
+    assert error(single, double) < 0.01 * error(double, photograph)
 
 
 @pytest.mark.parametrize("kind", KINDS)

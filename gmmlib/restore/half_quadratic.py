@@ -19,10 +19,8 @@ from gmmlib.data import overlap
 from gmmlib.em.workers import Workers
 
 STEPS = (1.0, 4.0, 8.0, 16.0, 32.0)
-BAND = 2**16  # patches of a band of rows, which bound the memory, ...
-BLOCK = (
-    4096  # ... and of what a thread estimates at a time: both count from the top, so threads change no bit
-)
+BAND = 2**16  # patches that are cut out at once, in whole strips: they bound the memory
+BLOCK = 4096  # patches that a thread estimates at once; blocks count from the top of a band
 
 
 def denoised(image, sigma, prior, steps=STEPS):
@@ -47,16 +45,37 @@ def filled(image, seen, start, levels, prior):
 
 
 def companions(image, estimate, side):
-    """Average (H, W) of the estimates of all patches of an image continued by its mirror image."""
+    """Average (H, W) of the estimates of all patches of an image continued by its mirror image.
+
+    What estimates add to the patches is summed over `side` rows of patches at a time.  A pixel is in patches
+    of at most two such strips, and a sum of two numbers has no order: neither bands nor threads change a bit.
+    """
     wide = overlap.mirrored(image, side)
+    total = np.zeros(wide.shape)
+    with Workers(1, 1) as workers:
+        added = _by_strips if hasattr(estimate, "strip") else _by_blocks
+        for top, strip in added(wide, estimate, side, workers):
+            total[top : top + len(strip)] += strip
+    return image + overlap.inner(total, side) / side**2
+
+
+def _by_strips(wide, estimate, side, workers):
+    """Yield the top of each strip and its sum, from an estimate that cuts no patch out."""
+    tops = range(0, len(wide) - side + 1, side)
+    found = workers.each(lambda top: estimate.strip(wide[top : top + 2 * side - 1]), tops)
+    yield from zip(tops, found, strict=True)
+
+
+def _by_blocks(wide, estimate, side, workers):
+    """The same from a function of a block of patches."""
     patches = overlap.extract(wide, side)
-    n_rows, n_columns = patches.shape[:2]
-    total, step = np.zeros(wide.shape), max(1, BAND // n_columns)
-    with Workers(BLOCK, BLOCK) as workers:
-        for start in range(0, n_rows, step):
-            rows = patches[start : start + step]
-            cut = rows.reshape(-1, side, side)
-            found = workers.fill(lambda block, cut=cut: estimate(cut[block]), np.empty(cut.shape))
-            band = slice(start, start + len(rows) + side - 1)
-            total[band] += overlap.total(found.reshape(rows.shape), (len(rows) + side - 1, wide.shape[1]))
-    return overlap.inner(total, side) / side**2
+    step = max(1, BAND // (patches.shape[1] * side)) * side
+    for start in range(0, len(patches), step):
+        rows = patches[start : start + step]
+        cut = rows.reshape(-1, side, side)
+        blocks = [slice(first, first + BLOCK) for first in range(0, len(cut), BLOCK)]
+        found = workers.each(lambda block, cut=cut: estimate(cut[block]) - cut[block], blocks)
+        found = np.concatenate(list(found)).reshape(rows.shape)
+        for top in range(0, len(rows), side):
+            strip = found[top : top + side]
+            yield start + top, overlap.total(strip, (len(strip) + side - 1, wide.shape[1]))

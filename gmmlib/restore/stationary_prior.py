@@ -1,9 +1,13 @@
 """Stationary mixtures as priors of patches."""
 
+from typing import NamedTuple
+
 import numpy as np
 
-from gmmlib import posterior
+from gmmlib import _kernels, posterior
 from gmmlib.stationary import bases, steps
+
+COLUMNS = 512  # of patches scored at once: their log joints stay in a processor's second cache
 
 
 class OfStationary:
@@ -38,18 +42,62 @@ class OfCosines(OfStationary):
     """The same in the cosine basis, in single precision: a restored image moves by some 1e-6 grey levels."""
 
     def estimator(self, noise_variance):
-        """A function of a block of patches (n, side, side), which estimates the clean ones."""
-        spectra = self.mixture.spectra_.reshape(len(self.mixture.weights_), -1)[:, 1:]
-        noisy = steps.Parameters(self.mixture.weights_, spectra + noise_variance)
-        slope, constant = (a.astype(np.float32) for a in steps.coefficients(noisy, np.ones(spectra.shape[1])))
-        gains = (spectra / (spectra + noise_variance)).astype(np.float32)
-        waves = bases.cosines(self.mixture.image_shape_)[:, 1:].astype(np.float32)
+        """`Shrinkage` of noisy patches."""
+        side, half = self.side, (self.side + 1) // 2
+        order = np.r_[0:side:2, 1:side:2]  # of frequencies, even waves first
+        spectra = self.mixture.spectra_[:, order[None, :], order[:, None]].reshape(-1, side**2)
+        noisy = steps.Parameters(self.mixture.weights_, spectra[:, 1:] + noise_variance)
+        slope, constant = steps.coefficients(noisy, np.ones(side**2 - 1))
+        taken = np.zeros((side**2, len(spectra)))  # nothing of the mean
+        taken[1:] = -(noise_variance / noisy.spectra).T
+        waves = bases.cosines((side, 1))[:half, order]
+        waves[side // 2 : half] /= 2  # the middle of an odd side
+        basis = bases.cosines((side, side)).reshape(-1, side, side)[:, order[None, :], order[:, None]]
+        arrays = waves, basis.reshape(side**2, -1), np.column_stack([constant, slope.T]), taken
+        return Shrinkage(*(np.ascontiguousarray(a, dtype=np.float32) for a in arrays))
 
-        def estimate(patches):
-            rows = patches.reshape(len(patches), -1).astype(np.float32)
-            z = rows @ waves
-            labels = ((z * z) @ slope + constant).argmax(axis=1)
-            z *= gains[labels] - 1  # what the filter takes away; the mean has no part in it
-            return (rows + z @ waves.T).reshape(patches.shape)
 
-        return estimate
+class Shrinkage(NamedTuple):
+    """Estimates of clean patches, whose D cosine coefficients the most probable of K components shrinks.
+
+    The coefficient of vertical frequency u and horizontal frequency v is in place (v, u), even ones first.
+    """
+
+    waves: np.ndarray  # (half, side)  see `gmmlib._patch_loops`
+    basis: np.ndarray  # (D, D)  patches in columns
+    scores: np.ndarray  # (K, D)  log joint of a patch: of a one, and of all powers but that of the mean
+    taken: np.ndarray  # (D, K)  gains less 1: what shrinking adds to a coefficient, as a share of it
+
+    def __call__(self, patches):
+        """Estimates (n, side, side) of a block of patches."""
+        rows = np.asarray(patches, dtype=np.float32).reshape(len(patches), -1)
+        z = self.basis.T @ rows.T
+        self._shrink(z, np.empty((len(self.scores), len(rows)), dtype=np.float32))
+        return patches + (z.T @ self.basis.T).reshape(patches.shape)
+
+    def strip(self, pixels):
+        """Sum (h, w) of what estimates add to all patches of an image (h, w), in their places."""
+        side = self.waves.shape[1]
+        n_rows, n_columns = (length - side + 1 for length in pixels.shape)
+        across = np.empty((len(pixels), side, n_columns), dtype=np.float32)
+        _kernels.transform_across(pixels.astype(np.float32), self.waves, across)
+        added = np.zeros_like(across)
+        for left in range(0, n_columns, COLUMNS):
+            z = np.empty((side, side, min(COLUMNS, n_columns - left)), dtype=np.float32)
+            joint = np.empty((len(self.scores), z.shape[2]), dtype=np.float32)
+            for top in range(n_rows):
+                _kernels.transform_down(across[top : top + side], self.waves, left, z)
+                self._shrink(z.reshape(side**2, -1), joint)
+                _kernels.back_down(z, self.waves, left, added[top : top + side])
+        out = np.zeros(pixels.shape, dtype=np.float32)
+        _kernels.back_across(added, self.waves, out)
+        return out
+
+    def _shrink(self, z, joint):
+        """Replace coefficients (D, n) by what shrinking adds to them; `joint` (K, n) is overwritten."""
+        powers = z * z
+        powers[0] = 1.0
+        np.matmul(self.scores, powers, out=joint)
+        best, labels = np.empty(z.shape[1], dtype=np.float32), np.empty(z.shape[1], dtype=np.uint32)
+        _kernels.largest(joint, best, labels)
+        _kernels.weigh(self.taken, labels, z)
