@@ -1,9 +1,11 @@
-"""The compiled loops of two modules; numba is imported with the first of them that is used."""
+"""The compiled loops of three modules; numba is imported with the first of them that is used."""
 
 from importlib import import_module
 
 OF_MAPS = ("window_powers", "encode_row", "pool", "HARD", "SOFT", "LOG_ODDS")
+OF_CHOICES = ("list_labels", "count_reaching", "list_reaching", "filter_pairs", "challenge")
 
 
 def __getattr__(name):
-    return getattr(import_module("gmmlib._map_loops" if name in OF_MAPS else "gmmlib._loops"), name)
+    module = "_map_loops" if name in OF_MAPS else "_choice_loops" if name in OF_CHOICES else "_loops"
+    return getattr(import_module(f"gmmlib.{module}"), name)
