@@ -7,6 +7,7 @@ component k are rows[begins[k]], ..., rows[begins[k + 1] - 1].
 import numpy as np
 
 from gmmlib._compiled import compiled
+from gmmlib._loops import inner
 
 
 @compiled
@@ -54,61 +55,60 @@ def list_reaching(bounds, needed, labels, begins, rows):
 
 
 @compiled
-def whiten_twice(row, mean, precision, out):
-    """out = P (row - mean) for a symmetric P; returns (row - mean)' P (row - mean)."""
-    width = row.shape[0]
-    out[:] = 0.0
-    for i in range(0, width - 3, 4):  # four at a time, so that `out` is read and written less often
-        a, b = row[i] - mean[i], row[i + 1] - mean[i + 1]
-        c, d = row[i + 2] - mean[i + 2], row[i + 3] - mean[i + 3]
-        for j in range(width):
-            out[j] += (a * precision[i, j] + b * precision[i + 1, j]) + (
-                c * precision[i + 2, j] + d * precision[i + 3, j]
-            )
-    for i in range(width - width % 4, width):
-        a = row[i] - mean[i]
-        for j in range(width):
-            out[j] += a * precision[i, j]
-    total = 0.0
-    for j in range(width):
-        total += (row[j] - mean[j]) * out[j]
-    return total
+def keep_reaching(bounds, rows, shared, best, tie):
+    """Move the rows[i] with bounds[n] - shared[n] >= best[n] - tie, n = rows[i], to the front; their number."""
+    count = 0
+    for i in range(rows.shape[0]):
+        n = rows[i]
+        if not (bounds[n] - shared[n] < best[n] - tie):
+            rows[count] = n
+            count += 1
+    return count
 
 
 @compiled
-def filter_pairs(values, begins, rows, means, precisions, constants, noise_variance, out, scores):
-    """For each pair (n, k): out[n] = values[n] - v P (values[n] - m), scores[n] = c - its quadratic form / 2.
-
-    P, m and c are those of component k; v is the variance of the noise.
-    """
-    product = np.empty(values.shape[1])
-    for k in range(means.shape[0]):
-        for place in range(begins[k], begins[k + 1]):
-            n = rows[place]
-            square = whiten_twice(values[n], means[k], precisions[k], product)
-            scores[n] = constants[k] - 0.5 * square
-            for j in range(values.shape[1]):
-                out[n, j] = values[n, j] - noise_variance * product[j]
+def gather_about(values, rows, centre, out):
+    """out[i] = values[rows[i]] - centre."""
+    for i in range(rows.shape[0]):
+        row = rows[i]
+        for j in range(values.shape[1]):
+            out[i, j] = values[row, j] - centre[j]
 
 
 @compiled
-def challenge(values, begins, rows, means, precisions, constants, tie, scores, labels):
-    """labels[n] becomes the first of the components in pairs and labels[n] whose scores tie with the best.
+def score_product(deviations, product, constant, out):
+    """out[i] = constant - deviations[i] . product[i] / 2."""
+    for i in range(out.shape[0]):
+        out[i] = constant - 0.5 * inner(deviations[i], product[i])
 
-    scores[n] is that of labels[n], and becomes the best; scores within `tie` of the best tie with it.
+
+@compiled
+def scatter_filtered(values, rows, product, noise_variance, out):
+    """out[n] = values[n] - noise_variance product[i], n = rows[i]."""
+    for i in range(rows.shape[0]):
+        row = rows[i]
+        for j in range(values.shape[1]):
+            out[row, j] = values[row, j] - noise_variance * product[i, j]
+
+
+@compiled
+def raise_to(rows, scores, best):
+    """best[n] = the larger of best[n] and scores[i], n = rows[i]."""
+    for i in range(rows.shape[0]):
+        best[rows[i]] = max(best[rows[i]], scores[i])
+
+
+@compiled
+def first_of_ties(begins, ends, rows, scores, first, best, tie, labels):
+    """labels[n] becomes the first of the components that tie with the best: itself, of first[n], and pairs.
+
+    The pairs of component k are rows[begins[k]], ..., rows[ends[k] - 1].
     """
-    product = np.empty(values.shape[1])
-    found, before = np.empty(rows.shape[0]), scores.copy()
-    for k in range(means.shape[0]):
-        for place in range(begins[k], begins[k + 1]):
-            n = rows[place]
-            found[place] = constants[k] - 0.5 * whiten_twice(values[n], means[k], precisions[k], product)
-            scores[n] = max(scores[n], found[place])
-    undecided = means.shape[0]
     for n in range(labels.shape[0]):
-        if not (before[n] >= scores[n] - tie):
-            labels[n] = undecided
-    for k in range(means.shape[0]):
-        for place in range(begins[k], begins[k + 1]):
-            if found[place] >= scores[rows[place]] - tie:
-                labels[rows[place]] = min(labels[rows[place]], k)
+        if first[n] < best[n] - tie:
+            labels[n] = begins.shape[0]
+    for k in range(begins.shape[0]):
+        for i in range(begins[k], ends[k]):
+            n = rows[i]
+            if scores[i] >= best[n] - tie and k < labels[n]:
+                labels[n] = k

@@ -3,7 +3,17 @@
 from importlib import import_module
 
 OF_MAPS = ("window_powers", "encode_row", "pool", "HARD", "SOFT", "LOG_ODDS")
-OF_CHOICES = ("list_labels", "count_reaching", "list_reaching", "filter_pairs", "challenge")
+OF_CHOICES = (
+    "list_labels",
+    "count_reaching",
+    "list_reaching",
+    "keep_reaching",
+    "gather_about",
+    "score_product",
+    "scatter_filtered",
+    "raise_to",
+    "first_of_ties",
+)
 
 
 def __getattr__(name):

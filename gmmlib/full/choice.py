@@ -50,6 +50,7 @@ class Bounds(NamedTuple):
     axes: np.ndarray  # (D, D) z = row @ axes, in units of the noise
     n_head: int
     coefficients: np.ndarray  # (F, K) of float32: products, values of the head, 1, squares, values of the rest
+    usual: np.ndarray
 
 
 def noisy(weights, means, covariances, noise_variance):
@@ -95,7 +96,11 @@ def bounds(weights, covariances, mixture, share=HEAD):
     if mixture.means.any():
         parts.append(linear[:, n_head:])
     with np.errstate(over="ignore"):
-        return Bounds(axes / unit, n_head, np.ascontiguousarray(np.hstack(parts).T, dtype=np.float32))
+        coefficients = np.ascontiguousarray(np.hstack(parts).T, dtype=np.float32)
+    usual = 0.5 * ((head - excess[:, :n_head, :n_head]) * moments[:, :n_head, :n_head]).sum(axis=(1, 2))
+    usual += 0.5 * (rest * np.einsum("kii->ki", moments)[:, n_head:]).sum(axis=1)
+    usual -= 0.5 * (excess * moments).sum(axis=(1, 2)) - 0.5 * (excess[:, :n_head, :n_head] * moments[:, :n_head, :n_head]).sum(axis=(1, 2))
+    return Bounds(axes / unit, n_head, coefficients, usual.astype(np.float32))
 
 
 def _majorant(excess, moments, n_head):
@@ -146,21 +151,54 @@ def upper(Y, these):
 
 def filtered(Y, mixture, these):
     """Rows Y (n, D) by the filters of their most probable components, (n, D), and these, (n,)."""
-    noise_variance, *parameters = mixture
     highest = upper(Y, these)
-    labels = highest.argmax(axis=1)
-    begins, out, scores = np.empty(len(mixture.means) + 1, dtype=np.intp), np.empty(Y.shape), np.empty(len(Y))
-    rows = np.empty(len(Y), dtype=np.intp)
+    labels = (highest - these.usual).argmax(axis=1)
+    out, scores = np.empty(Y.shape), np.empty(len(Y))
+    _filter(Y, mixture, labels, out, scores)
+    chosen = _most_probable(Y, mixture, highest, labels, scores)
+    _filter(Y, mixture, np.where(chosen == labels, -1, chosen), out, scores)
+    return out, chosen
+
+
+def _filter(Y, mixture, labels, out, scores):
+    """Write rows by the filters of components `labels`, and the log joints of these, where one is given."""
+    begins, rows = _room(len(mixture.means), (labels >= 0).sum())
     _kernels.list_labels(labels, begins, rows)
-    _kernels.filter_pairs(Y, begins, rows, *parameters, noise_variance, out, scores)
-    needed = scores + (Y**2).sum(axis=1) / (2 * noise_variance) - posterior.TIE
-    _kernels.count_reaching(highest, needed, labels, begins)
+    for k in np.flatnonzero(np.diff(begins)):
+        chosen = rows[begins[k] : begins[k + 1]]
+        product, found = _scored(Y, mixture, k, chosen)
+        _kernels.scatter_filtered(Y, chosen, product, mixture.noise_variance, out)
+        scores[chosen] = found
+
+
+def _most_probable(Y, mixture, highest, labels, scores):
+    """The most probable components (n,), from upper bounds (n, K) and the log joints (n,) of `labels`."""
+    shared, best = (Y**2).sum(axis=1) / (2 * mixture.noise_variance), scores.copy()
+    begins, _ = _room(len(mixture.means), 0)
+    _kernels.count_reaching(highest, shared + scores - posterior.TIE, labels, begins)
     rows = np.empty(begins[-1], dtype=np.intp)
-    _kernels.list_reaching(highest, needed, labels, begins, rows)
-    before = labels.copy()
-    _kernels.challenge(Y, begins, rows, *parameters, posterior.TIE, scores, labels)
-    changed = np.where(labels == before, -1, labels)
-    rows = np.empty((changed >= 0).sum(), dtype=np.intp)
-    _kernels.list_labels(changed, begins, rows)
-    _kernels.filter_pairs(Y, begins, rows, *parameters, noise_variance, out, scores)
-    return out, labels
+    _kernels.list_reaching(highest, shared + scores - posterior.TIE, labels, begins, rows)
+    begins, ends, found = begins[:-1], begins[1:].copy(), np.empty(len(rows))
+    for k in np.flatnonzero(begins < ends):
+        left = rows[begins[k] : ends[k]]
+        left = left[: _kernels.keep_reaching(highest[:, k], left, shared, best, posterior.TIE)]
+        ends[k] = begins[k] + len(left)
+        _, found[begins[k] : ends[k]] = _scored(Y, mixture, k, left)
+        _kernels.raise_to(left, found[begins[k] : ends[k]], best)
+    labels = labels.copy()
+    _kernels.first_of_ties(begins, ends, rows, found, scores, best, posterior.TIE, labels)
+    return labels
+
+
+def _room(n_components, n_pairs):
+    """Where the pairs of each component begin (K + 1,), and their rows."""
+    return np.empty(n_components + 1, dtype=np.intp), np.empty(n_pairs, dtype=np.intp)
+
+
+def _scored(Y, mixture, k, rows):
+    """P (y - m) of some of the rows under component k, (n, D), and their log joints, (n,)."""
+    deviations, scores = np.empty((len(rows), Y.shape[1])), np.empty(len(rows))
+    _kernels.gather_about(Y, rows, mixture.means[k], deviations)
+    product = deviations @ mixture.precisions[k]
+    _kernels.score_product(deviations, product, mixture.constants[k], scores)
+    return product, scores
