@@ -56,7 +56,7 @@ def list_reaching(bounds, needed, labels, begins, rows):
 
 @compiled
 def keep_reaching(bounds, rows, shared, best, tie):
-    """Move the rows[i] with bounds[n] - shared[n] >= best[n] - tie, n = rows[i], to the front; their number."""
+    """Move to the front the n = rows[i] with bounds[n] - shared[n] >= best[n] - tie; return their number."""
     count = 0
     for i in range(rows.shape[0]):
         n = rows[i]
