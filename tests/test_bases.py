@@ -381,7 +381,7 @@ def test_information_is_that_of_power_spectra(basis):
     with pytest.raises(ValueError) as caught:
         inform(model, x)
     assert str(caught.value) == (
-        f'mixture must have basis="fourier", power spectra; got "{basis}". Fit it anew.'
+        f'mixture must have basis="fourier", power spectra; got "{basis}". Fit it again.'
     )
 
 

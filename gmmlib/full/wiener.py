@@ -126,6 +126,16 @@ def masked(Y, mask):
     return np.where(mask, Y, 0), mask
 
 
+def checked(model, Y, noise_variance, mask, most_probable):
+    """Arguments of `posterior_mean` of a fitted mixture, once they can be used but for the sides of Y."""
+    check_is_fitted(model)
+    noise_variance = _checks.non_negative(noise_variance, "noise_variance")
+    most_probable = _checks.truth(most_probable, "most_probable")
+    if mask is not None:
+        Y, mask = masked(Y, mask)
+    return Y, noise_variance, mask, most_probable
+
+
 def without_run(model):
     """A copy of a fitted mixture that no run of EM has made: parameters are to be set next."""
     made = copy(model)
@@ -175,11 +185,7 @@ class Denoising:
         ValueError
             If an argument cannot be used.
         """
-        check_is_fitted(self)
-        noise_variance = _checks.non_negative(noise_variance, "noise_variance")
-        most_probable = _checks.truth(most_probable, "most_probable")
-        if mask is not None:
-            Y, mask = masked(Y, mask)
+        Y, noise_variance, mask, most_probable = checked(self, Y, noise_variance, mask, most_probable)
         Y = self._data(Y, missing=True, name="Y")
         _checks.finite(Y, "Y", "Say by mask what was seen.")
         mixture = self.weights_, self.means_, self.covariances_

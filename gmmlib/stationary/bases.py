@@ -171,4 +171,4 @@ def fourier_only(mixture, name):
     """Refuse a fitted mixture whose `spectra_` are no power spectra."""
     basis = getattr(mixture, "basis_", Fold.name)
     if basis != Fold.name:
-        raise ValueError(f'{name} must have basis="{Fold.name}", power spectra; got "{basis}". Fit it anew.')
+        raise ValueError(f'{name} must have basis="{Fold.name}", power spectra; got "{basis}". Fit it again.')

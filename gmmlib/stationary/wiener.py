@@ -68,11 +68,7 @@ class Denoising:
         ValueError
             If an argument cannot be used.
         """
-        check_is_fitted(self)
-        noise_variance = _checks.non_negative(noise_variance, "noise_variance")
-        most_probable = _checks.truth(most_probable, "most_probable")
-        if mask is not None:
-            Y, mask = wiener.masked(Y, mask)
+        Y, noise_variance, mask, most_probable = wiener.checked(self, Y, noise_variance, mask, most_probable)
         Y, layout = _checks.images(Y, "Y", self.image_shape_), self._layout
         if mask is not None:
             expected = self._of_masked(Y, mask, noise_variance, most_probable)
