@@ -300,9 +300,9 @@ def test_a_broken_file_does_not_stop_the_others(run, tmp_path):
         (np.full((12, 12), 7, np.float32), "image must have grey levels from 0 to 1 if it holds floats"),
         (
             np.zeros((6, 6), np.uint8),
-            "of at least 8 x 8 pixels; got shape (6, 6). Pass one channel",
+            "of at least 7 x 7 pixels; got shape (6, 6). Pass one channel",
         ),
-        (np.zeros((1, 1, 3), np.uint8), "of at least 8 x 8 pixels; got shape (1, 1)"),
+        (np.zeros((1, 1, 3), np.uint8), "of at least 7 x 7 pixels; got shape (1, 1)"),
     ],
 )
 def test_pictures_that_cannot_be_restored(levels, message, run, tmp_path):

@@ -62,7 +62,7 @@ def noise_levels(image):
     Parameters
     ----------
     image : array-like, (H, W), (H, W, 3) or (H, W, 4)
-        As in `denoise`, of at least 8 x 8 pixels.
+        As in `denoise`, of at least 7 x 7 pixels.
 
     Returns
     -------
