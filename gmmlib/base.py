@@ -43,9 +43,11 @@ class Stored:
     - ``_array_names``, a tuple, or `array_names` if names depend on the settings.
     """
 
-    def save(self, path):
-        """Write the fitted model to an npz file, whole or not at all."""
-        storage.write(path, type(self).__name__, *self.to_arrays())
+    def save(self, path, note=""):
+        """Write the fitted model to an npz file, whole or not at all; `storage.note` reads the note back."""
+        if not isinstance(note, str):
+            raise ValueError(f"note must be a text; got {note!r}. Say in it what the model was fitted to.")
+        storage.write(path, type(self).__name__, *self.to_arrays(), note=note)
 
     @classmethod
     def load(cls, path):

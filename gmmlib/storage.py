@@ -69,16 +69,16 @@ def private_name(folder):
     return folder / f".gmmlib-{uuid.uuid4().hex}"
 
 
-def write(path, kind, settings, arrays, temporary=None):
+def write(path, kind, settings, arrays, temporary=None, note=""):
     """Write a model.
 
     The path is that of a `target`, replaced at once if it exists, left alone if writing fails; `kind` the
-    name of the model's class; `settings` what JSON can hold; `arrays` numbers by name.  ValueError if these
-    are more than `read` would take.  Until it is whole the file has the name `temporary`, a path beside it
-    that nothing has, by default a `private_name`.
+    name of the model's class; `settings` what JSON can hold; `arrays` numbers by name; `note` a text for
+    those who find the file.  ValueError if these are more than `read` would take.  Until it is whole the file
+    has the name `temporary`, a path beside it that nothing has, by default a `private_name`.
     """
     path = target(path)
-    header = {"format": FORMAT, "kind": kind, "settings": settings}
+    header = {"format": FORMAT, "kind": kind, "settings": settings} | ({"note": note} if note else {})
     header = json.dumps(header, sort_keys=True, default=_plain)
     if len(arrays) >= MOST_ARRAYS or 4 * len(header) > LONGEST_HEADER - 1000:  # `read` would refuse it
         raise ValueError(
@@ -119,19 +119,8 @@ def read(path, kind, names):
     model, another format, or anything but numbers, or cannot be read at all, which says nothing about what is
     in it.
     """
-    try:
-        file = _opened(path)
-    except FileNotFoundError:
-        raise
-    except OSError as error:
-        raise _unreadable(path, kind, error) from error
-    with file:
-        try:
-            members = _members(file)
-            header = json.loads(str(_array(file, "header", members.pop("header"))))
-            held = header["kind"], header["format"], header["settings"]
-        except Exception as error:  # what is damaged raises nearly anything
-            raise _unreadable(path, kind, error) from error
+    with _opened_model(path, kind) as file:
+        members, held = _head(path, kind, file)
         if held[0] != kind:
             other = held[0] if isinstance(held[0], str) and len(held[0]) < LONGEST_NAME else "other thing"
             raise ModelFileError(f"{path} holds a {other}; expected a {kind}. Load it with {other}.load.")
@@ -150,6 +139,33 @@ def read(path, kind, names):
     if any(array.dtype.kind not in "fi" for array in arrays.values()):
         raise _wrong_names(path, wanted, members)
     return held[2], arrays
+
+
+def note(path):
+    """The note in a model file, a text, empty if there is none; errors are those of `read`."""
+    with _opened_model(path, "model") as file:
+        found = _head(path, "model", file)[1][3]
+    return found if isinstance(found, str) else ""
+
+
+def _opened_model(path, kind):
+    try:
+        return _opened(path)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise _unreadable(path, kind, error) from error
+
+
+def _head(path, kind, file):
+    """What an open model file holds: where its arrays are; its kind, format, settings and note."""
+    try:
+        members = _members(file)
+        header = json.loads(str(_array(file, "header", members.pop("header"))))
+        held = header["kind"], header["format"], header["settings"], header.get("note", "")
+    except Exception as error:  # what is damaged raises nearly anything
+        raise _unreadable(path, kind, error) from error
+    return members, held
 
 
 def _unreadable(path, kind, error):

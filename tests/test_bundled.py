@@ -12,7 +12,7 @@ from PIL import Image
 
 from gmmlib import datasets
 from gmmlib.data import pictures
-from gmmlib.data.datasets import DatasetError, load_bsds, load_mnist
+from gmmlib.data.datasets import DatasetError, load_bsd68, load_bsds, load_mnist
 from tests.test_datasets import SPLITS, failing, system_error
 
 
@@ -64,6 +64,14 @@ def test_sample_photographs_are_the_documented_ones():
             assert image.min() >= 0
             assert image.max() <= 1
             assert image.std() > 0.05
+
+
+def test_photographs_of_denoisers_have_whole_grey_levels():
+    """Those of the split "val" differ by rounding and the fourth digit of the weights."""
+    for image, luma in zip(load_bsd68("sample"), load_bsds("val", "sample"), strict=True):
+        levels = np.rint(image * 255)
+        assert (levels / 255 == image).all()
+        assert np.abs(levels - luma * 255).max() < 0.55
 
 
 def test_sample_data_have_the_pinned_digest():

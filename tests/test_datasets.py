@@ -27,7 +27,7 @@ from PIL import Image
 from gmmlib import datasets
 from gmmlib.data import catalogue, download, pictures
 from gmmlib.data.catalogue import DATASETS, Mirror
-from gmmlib.data.datasets import DatasetError, load_bsds, load_mnist
+from gmmlib.data.datasets import DatasetError, load_bsd68, load_bsds, load_mnist
 
 REAL = os.environ.get("GMMLIB_DATA")
 SPLITS = ("train", "val", "test")
@@ -593,3 +593,6 @@ def test_the_paper_scale_data(monkeypatch):
         photographs = load_bsds(split)
         assert len(photographs) == count
         assert {image.shape for image in photographs} == {(321, 481), (481, 321)}
+    levels = [np.rint(image * 255).astype(np.uint8) for image in load_bsd68()]
+    digest = hashlib.sha256(b"".join(level.tobytes() for level in levels)).hexdigest()
+    assert digest == "0e36a36b7d12f59571dbc5b578799a0ac41f107379e494de819b7ca54115c3cd"

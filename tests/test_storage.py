@@ -59,6 +59,18 @@ def test_settings_and_arrays_come_back(path):
         assert arrays[name].dtype == array.dtype
 
 
+def test_a_file_may_say_what_it_was_fitted_to(model, path):
+    model.save(path)
+    assert storage.note(path) == ""
+    model.save(path, note="My photographs,\nCC0")
+    assert storage.note(path) == "My photographs,\nCC0"
+    assert_array_equal(ConvolutionalGMM.load(path).spectra_, model.spectra_)
+    with pytest.raises(ValueError, match="note must be a text; got 3"):
+        model.save(path, note=3)
+    write_archive(path, header(note=["no text"]))
+    assert storage.note(path) == ""
+
+
 @pytest.mark.parametrize("zero_mean_patches", [False, True])
 @pytest.mark.parametrize("shape", [(4, 5), (3, 6), (1, 7), (6, 1)])
 def test_a_loaded_model_scores_to_the_last_bit(path, shape, zero_mean_patches):

@@ -34,7 +34,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gmmlib.data import bundled, catalogue, download, pictures, status
+from gmmlib.data import bsd68, bundled, catalogue, download, pictures, status
 from gmmlib.data.catalogue import DATASETS, DatasetError
 from gmmlib.data.folder import load_folder
 
@@ -44,6 +44,7 @@ __all__ = [
     "available",
     "digest",
     "fetch",
+    "load_bsd68",
     "load_bsds",
     "load_folder",
     "load_mnist",
@@ -107,6 +108,24 @@ def load_bsds(split, scale="paper"):
         return [pictures.grey(io.BytesIO(encoded)) for encoded in bundled.photographs(split)]
     names = sorted(name for name in DATASETS["bsds"].files if name.startswith(f"{split}/"))
     return [pictures.grey(io.BytesIO(encoded)) for encoded in _read("bsds", names)]
+
+
+def load_bsd68(scale="paper"):
+    """Load the grey photographs on which denoisers are compared, BSD68.
+
+    At sample scale the photographs of the split "val" stand in for them.
+
+    Returns
+    -------
+    list of ndarray, (H, W)
+        Levels of 8 bits divided by 255, as published comparisons make them: (0.2989 R + 0.5870 G +
+        0.1140 B), rounded.  68 of 321 x 481 or 481 x 321 pixels at paper scale, all of the split "val", in
+        the order of the circulated files.
+    """
+    _check("scale", scale, SCALES)
+    if scale == "sample":
+        return [bsd68.grey(encoded) for encoded in bundled.photographs("val")]
+    return [bsd68.grey(encoded) for encoded in _read("bsds", [f"val/{name}.jpg" for name in bsd68.NAMES])]
 
 
 def digest(name, scale):

@@ -1,4 +1,4 @@
-"""Picture files restored one by one: ``python -m gmmlib.restore denoise``, ``inpaint``, and ``train``."""
+"""The command line: picture files restored one by one."""
 
 import argparse
 import json
@@ -6,7 +6,6 @@ import math
 import os
 import sys
 import time
-import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +13,10 @@ import numpy as np
 from gmmlib import storage
 from gmmlib._extras import progress_bar
 from gmmlib.data.catalogue import DatasetError
-from gmmlib.restore import files, images, shipped, training
+from gmmlib.restore import files, images, prior_commands, shipped
 from gmmlib.restore.picture import PictureError
 from gmmlib.restore.priors import prior_of
+from gmmlib.restore.terminal import line, say
 
 EQUAL = 1e-20  # a mean squared error that counts as none: 200 dB, since JSON has no infinity
 WHITE = 255  # of --sigma and of the levels that are reported, whatever the depth of a file
@@ -26,6 +26,11 @@ floats from 0 to 1; grey or RGB, with alpha, which stays as it is. The output ha
 channels, orientation, colour profile and resolution of the input; palettes become RGB, and JPEG is written
 with quality 95. No file is replaced without --overwrite, and an input never.
 """
+TRAIN = """\
+Train a mixture of 200 full covariances on patches of photographs, and keep it in the cache folder as the
+prior full. BSDS500, on which it is trained, is fetched if it is not on this machine.
+"""
+OF_PRIORS = {"train": prior_commands.train, "priors": prior_commands.show}
 EPILOG = """\
 exit status: 0 if every file was restored, 1 if any was not, 2 for a wrong call, 130 if interrupted
 """
@@ -35,18 +40,18 @@ def main(arguments=None):
     """Run the command line; return its exit status."""
     parser = _parser()
     options = parser.parse_args(arguments)
-    if options.command == "train":
-        run = training.command
+    if options.command in OF_PRIORS:
+        run = OF_PRIORS[options.command]
     else:
         _check(parser, options)
         run = _restore
     try:
         return run(options)
     except DatasetError as error:
-        _say(str(error), sys.stderr)
+        say(str(error), sys.stderr)
         return 1
     except KeyboardInterrupt:
-        _say("interrupted; files that were not finished have not been written", sys.stderr)
+        say("interrupted; files that were not finished have not been written", sys.stderr)
         return 130
     except BrokenPipeError:  # whoever read the output has stopped
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
@@ -95,7 +100,15 @@ def _parser():
         )
         command.add_argument("--json", action="store_true", help="print one JSON document instead of lines")
         command.add_argument("--overwrite", action="store_true", help="replace outputs that are there")
-    commands.add_parser("train", help="train the priors", description="Train the priors.")
+    train = commands.add_parser(
+        "train", help="train the prior full", description=TRAIN, formatter_class=layout
+    )
+    train.add_argument(
+        "--images", metavar="DIR", help="a folder of clean photographs, instead of those of BSDS500"
+    )
+    train.add_argument("-o", "--output", metavar="FILE", help="the model file, instead of the prior full")
+    train.add_argument("--overwrite", action="store_true", help="replace a prior that is there")
+    commands.add_parser("priors", help="say what the priors were trained on, and under which terms")
     return parser
 
 
@@ -118,7 +131,7 @@ def _check(parser, options):
     if options.reference and len(options.inputs) > 1 and os.path.isfile(options.reference):
         parser.error(
             f"--reference must be a folder if there are several inputs; got the file "
-            f"{_line(options.reference)!r}"
+            f"{line(options.reference)!r}"
         )
 
 
@@ -126,7 +139,7 @@ def _restore(options):
     """Restore all files; return the exit status."""
     prior, trouble = _prior(options.prior)
     if trouble:
-        _say(trouble, sys.stderr)
+        say(trouble, sys.stderr)
     results, taken = [], {}
     inputs = {mark for name in _read_files(options) if (mark := _mark(name))}
     bar = progress_bar(total=len(options.inputs), unit="file", disable=not sys.stderr.isatty(), leave=False)
@@ -144,7 +157,7 @@ def _restore(options):
     finally:
         bar.close()
         if options.json:
-            _say(json.dumps({"files": results}, indent=1, allow_nan=False), sys.stdout, as_is=True)
+            say(json.dumps({"files": results}, indent=1, allow_nan=False), sys.stdout, as_is=True)
     return 0 if all(result["status"] == "ok" for result in results) else 1
 
 
@@ -298,25 +311,11 @@ def _psnr(found, clean):
 def _report(result, as_json):
     """One line about a file: an error on standard error, else on standard output unless that is for JSON."""
     if result["status"] == "error":
-        _say(result["error"], sys.stderr)
+        say(result["error"], sys.stderr)
     elif not as_json:
         told = [f"{result['seconds']:.1f} s"]
         if result["sigma"] is not None:
             told.insert(0, "sigma " + ", ".join(f"{level:.2f}" for level in result["sigma"]))
         if result["psnr_before"] is not None:
             told.append(f"PSNR {result['psnr_before']:.2f} -> {result['psnr_after']:.2f} dB")
-        _say(f"{result['input']} -> {result['output']}: " + "; ".join(told + result["notes"]))
-
-
-def _line(text):
-    """A text in one line: what a terminal would not show as a letter is written out."""
-    return "".join(
-        repr(letter)[1:-1] if unicodedata.category(letter)[0] == "C" else letter for letter in text
-    )
-
-
-def _say(text, stream=None, as_is=False):
-    stream = sys.stdout if stream is None else stream
-    text = text if as_is else _line(text)
-    encoding = stream.encoding or "utf-8"
-    print(text.encode(encoding, "backslashreplace").decode(encoding), file=stream, flush=True)
+        say(f"{result['input']} -> {result['output']}: " + "; ".join(told + result["notes"]))

@@ -13,7 +13,7 @@ WHOLE = {np.dtype(np.uint8): 255.0, np.dtype(np.uint16): 65535.0}
 LEVELS = np.geomspace(15, 0.5, 30) / 255  # by which filled pixels may be off, step by step
 
 
-def denoise(image, sigma=None, *, prior, steps=half_quadratic.STEPS):
+def denoise(image, sigma=None, *, prior="fast", steps=half_quadratic.STEPS):
     """Remove white noise from a photograph by the expected log-likelihood of its patches.
 
     Parameters
@@ -23,8 +23,9 @@ def denoise(image, sigma=None, *, prior, steps=half_quadratic.STEPS):
     sigma : float, optional
         Standard deviation of the noise in the units of the image; by default `noise_level` of each channel
         of colour, luminance and two differences.
-    prior : FullGMM or ConvolutionalGMM
-        Fitted to square patches of clean photographs, of grey levels from 0 to 1, without their means.
+    prior : "fast", "full", path, FullGMM or ConvolutionalGMM
+        A mixture fitted to square patches of clean photographs, of grey levels from 0 to 1, without their
+        means; or where there is one, see `gmmlib.restore.shipped.prior`.
     steps : sequence of float
         Weights of the patches, one a step; see `gmmlib.restore.half_quadratic`.
 
@@ -79,7 +80,7 @@ def noise_levels(image):
     return unit * np.array([noise_level(plane) for plane in planes])
 
 
-def inpaint(image, mask, *, prior, levels=LEVELS):
+def inpaint(image, mask, *, prior="fast", levels=LEVELS):
     """Fill gaps of a photograph so that its patches are probable.
 
     Parameters

@@ -6,10 +6,12 @@ most probable given the noisy patch (Zoran and Weiss 2011, ICCV).
 """
 
 import math
+import os
 
 from sklearn.utils.validation import check_is_fitted
 
 from gmmlib import ConvolutionalGMM, FullGMM
+from gmmlib.restore import shipped
 from gmmlib.restore.full_prior import OfFull
 from gmmlib.restore.stationary_prior import OfCosines, OfStationary
 from gmmlib.stationary import bases
@@ -18,9 +20,14 @@ LARGEST_VARIANCE = 0.25  # of values from 0 to 1, whatever their distribution
 
 
 def prior_of(mixture):
-    """How a fitted mixture of patches serves as a prior; ValueError if it cannot."""
+    """How a fitted mixture of patches, or a name of one, serves as a prior; ValueError if it cannot."""
+    if isinstance(mixture, str | os.PathLike):
+        mixture = shipped.prior(mixture)
     if type(mixture) not in (FullGMM, ConvolutionalGMM):
-        raise ValueError(f"prior must be a fitted FullGMM or ConvolutionalGMM of patches; got {mixture!r}.")
+        raise ValueError(
+            "prior must be a fitted FullGMM or ConvolutionalGMM of patches, or the name of one; got "
+            f"{mixture!r}."
+        )
     check_is_fitted(mixture)
     if type(mixture) is FullGMM:
         prior = OfFull(mixture)
