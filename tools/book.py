@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from gmmlib import datasets
-from tools import export, kernels, locks, notebooks, references, reproducible, run, scales, site
+from tools import export, kernels, locks, notebooks, pairs, references, reproducible, run, scales, site
 from tools import pdf as pdf_of_book
 from tools import serve as server
 from tools.project import REPOSITORY, SCALES, Project
@@ -179,6 +179,7 @@ REFUSALS = (
     datasets.DatasetError,
     notebooks.UnknownChapter,
     notebooks.Unreadable,
+    pairs.NotAPair,
     references.Missing,
     server.NoPort,
 )

@@ -10,7 +10,7 @@ import csv
 import json
 import shutil
 
-from tools import notebooks, references
+from tools import notebooks, pairs, references
 from tools.moved import NUMBER
 
 GLUED = "application/papermill.record/"
@@ -71,8 +71,11 @@ def figures(nb):
     """Label, suffix and content of each figure: those with a caption, and those glued for other pages."""
     for cell in notebooks.code_cells(nb):
         if label := cell.metadata.get("mystnb", {}).get("figure", {}).get("name"):
-            for output in cell.outputs:
-                yield from drawn(label, output.get("data", {}))
+            paired = pairs.TAG in notebooks.tags(cell)
+            outputs = pairs.pictures(cell) if paired else cell.outputs
+            labels = [f"{label}-{which}" for which in pairs.LABELS] if paired else [label] * len(outputs)
+            for name, output in zip(labels, outputs, strict=True):
+                yield from drawn(name, output.get("data", {}))
     for name, data in glued(nb):
         yield from drawn(name, data)
 

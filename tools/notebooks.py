@@ -20,6 +20,7 @@ LANGUAGE_INFO |= {"pygments_lexer": "ipython3"}
 CELL_METADATA = ("tags", "mystnb")
 OUTPUT_METADATA = ("scrapbook", "needs_background", "image/png")
 FIGURES = ("image/png", "application/papermill.record/image/png")
+DISPLAY = ("hide-", "remove-", "before-after", "actual-size")  # how tags begin that change no output
 GALLERY = "application/vnd.gmmlib.book.gallery+json"  # what the component explorer shows
 NUMBER = re.compile(r" *\d+(\.\d+)?")  # with the spaces that align it
 PARTIAL = ".partial"  # how the name of a notebook ends until all of it is on the disk
@@ -106,8 +107,7 @@ def written(nb):
 def program(nb):
     """The part of it that can change an output: sources of the code cells, and tags not about display."""
     return [
-        [cell.source, [tag for tag in tags(cell) if not tag.startswith(("hide-", "remove-"))]]
-        for cell in code_cells(nb)
+        [cell.source, [tag for tag in tags(cell) if not tag.startswith(DISPLAY)]] for cell in code_cells(nb)
     ]
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import yaml
 
-from tools import colophon, explorer, mathjax, notebooks, offline, polish
+from tools import colophon, explorer, mathjax, notebooks, offline, pairs, polish
 from tools.project import REPOSITORY
 
 BANNER = (
@@ -112,7 +112,7 @@ def stage(project, folder, source, scale):
     for stem in chapters:
         nb = notebooks.read(folder / f"{stem}.ipynb")
         galleries += [(stem, gallery) for gallery in explorer.taken_out(nb)]
-        page = colophon.appended(nb, config["repository"]["url"])
+        page = colophon.appended(pairs.joined(nb, stem, generated), config["repository"]["url"])
         notebooks.write(colophon.marked(page), book / f"{stem}.ipynb")
         offer(nb, project.book / f"{stem}.md", downloads)
         records.append(nb.metadata.provenance)

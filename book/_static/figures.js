@@ -10,7 +10,7 @@ document.addEventListener("DOMContentLoaded", () => {
   close.textContent = "×";
   close.setAttribute("aria-label", "Close");
 
-  for (const image of document.querySelectorAll("article figure img")) {
+  for (const image of document.querySelectorAll("article figure img:not(.slider img)")) {
     const button = document.createElement("button");
     button.className = "enlarge";
     button.type = "button";
