@@ -6,7 +6,7 @@ it uses alone.
 
 from importlib import import_module
 
-__version__ = "0.5.0"
+__version__ = "0.6.0"
 
 ESTIMATORS = {
     "ConvolutionalGMM": "stationary.convolutional",
@@ -31,7 +31,7 @@ ROOMS = {
     "evaluation": "calibration evidence metrics twosample",
     "data": "datasets patches",
     "book": "gallery plotting report",
-    "": "base posterior spectrum storage",
+    "": "base posterior restore spectrum storage",
 }
 MODULES = {name: f"{room}.{name}".lstrip(".") for room, names in ROOMS.items() for name in names.split()}
 

@@ -150,6 +150,22 @@ def named_bars(names, lengths, xlabel, *, errors=None, values=None):
     return figure
 
 
+def named_points(names, x, y, xlabel, ylabel, *, lines=None):
+    """Draw points with their names beside them over a logarithmic axis, and levels: `lines`, name to y."""
+    with style():
+        figure, axes = plt.subplots()
+        axes.scatter(x, y, zorder=3)
+        axes.set_xscale("log")
+        axes.margins(x=0.25, y=0.1)
+        for name, *place in zip(names, x, y, strict=True):
+            axes.annotate(name, place, (5, -4), textcoords="offset points", va="top", fontsize=8)
+        for name, level in (lines or {}).items():
+            axes.axhline(level, color="0.6", ls="--", lw=0.8)
+            axes.annotate(name, (0, level), (3, 2), axes.get_yaxis_transform(), "offset points", fontsize=8)
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+    return figure
+
+
 def grouped_bars(groups, series, ylabel, errors=None):
     """Draw one bar a series in each of G groups, the first series darkest, and their error bars.
 
