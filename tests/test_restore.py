@@ -132,13 +132,24 @@ def test_bits_depend_on_neither_bands_nor_threads(kind, shape, priors, photograp
     assert all(np.array_equal(found[0], other) for other in found)
 
 
-def test_full_covariances_give_the_same_bits_with_any_threads(priors, photograph):
-    """How rows are cut into blocks decides which products BLAS forms, and so the last digits."""
+@pytest.mark.parametrize("side", [6, 12])
+def test_full_covariances_give_the_same_bits_with_any_threads(side, photograph):
+    """Also where BLAS shares the covariances of one component among threads, as those of 12 x 12 pixels.
+
+    How rows are cut into blocks decides which products BLAS forms, and so the last digits: `BAND` and `BLOCK`
+    are no settings.
+    """
+    X = patches.remove_mean(patches.sample_patches([photograph], side, 600, 0)[0]).reshape(600, -1)
+    prior = FullGMM(3, zero_means=True, reg_covar=1e-4, max_iter=2, tol=0, random_state=0).fit(X)
+    grey, mask = noisy(photograph), RNG.random(photograph.shape) < 0.3
+    colour = np.stack([grey, grey[::-1], photograph], axis=2)
     found = []
     for threads in (1, 2):
         with threadpool_limits(threads, user_api="blas"):
-            found.append(half_quadratic.denoised(noisy(photograph), NOISE, prior_of(priors["full"])))
-    assert_array_equal(*found)
+            restored = [denoise(image, prior=prior) for image in (grey, colour)]
+            found.append([*restored, inpaint(colour, mask, prior=prior, levels=(0.1, 0.02))])
+    for one, two in zip(*found, strict=True):
+        assert_array_equal(one, two)
 
 
 @pytest.fixture(scope="module", params=[4, 5, 8])
