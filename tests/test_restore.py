@@ -132,13 +132,24 @@ def test_bits_depend_on_neither_bands_nor_threads(kind, shape, priors, photograp
     assert all(np.array_equal(found[0], other) for other in found)
 
 
-def test_full_covariances_give_the_same_bits_with_any_threads(priors, photograph):
-    """How rows are cut into blocks decides which products BLAS forms, and so the last digits."""
+@pytest.mark.parametrize("side", [6, 12])
+def test_full_covariances_give_the_same_bits_with_any_threads(side, photograph):
+    """Also where BLAS shares the covariances of one component among threads, as those of 12 x 12 pixels.
+
+    How rows are cut into blocks decides which products BLAS forms, and so the last digits: `BAND` and `BLOCK`
+    are no settings.
+    """
+    X = patches.remove_mean(patches.sample_patches([photograph], side, 600, 0)[0]).reshape(600, -1)
+    prior = FullGMM(3, zero_means=True, reg_covar=1e-4, max_iter=2, tol=0, random_state=0).fit(X)
+    grey, mask = noisy(photograph), RNG.random(photograph.shape) < 0.3
+    colour = np.stack([grey, grey[::-1], photograph], axis=2)
     found = []
     for threads in (1, 2):
         with threadpool_limits(threads, user_api="blas"):
-            found.append(half_quadratic.denoised(noisy(photograph), NOISE, prior_of(priors["full"])))
-    assert_array_equal(*found)
+            restored = [denoise(image, prior=prior) for image in (grey, colour)]
+            found.append([*restored, inpaint(colour, mask, prior=prior, levels=(0.1, 0.02))])
+    for one, two in zip(*found, strict=True):
+        assert_array_equal(one, two)
 
 
 @pytest.fixture(scope="module", params=[4, 5, 8])
@@ -291,6 +302,52 @@ def test_grey_as_colour_stays_grey(priors, photograph):
     colour = denoise(np.repeat(seen[:, :, None], 3, axis=2) / 1.0, NOISE, prior=priors["cosine"])
     assert_allclose(colour, np.repeat(colour[:, :, :1], 3, axis=2), atol=1e-12)
     assert colour.shape == (*grey.shape, 3)
+
+
+def test_differences_of_colours_are_restored_at_half_the_resolution_from_some_noise_on(priors, photograph):
+    """By hand, plane by plane; of an odd width and height."""
+    prior, seen = (
+        prior_of(priors["cosine"]),
+        noisy(np.stack([photograph[:51], photograph[2:]] * 2, 2)[:, :, :3]),
+    )
+    planes = np.moveaxis(seen @ images.OPPONENT.T, 2, 0)
+    for level in (images.COARSE, 0.99 * images.COARSE):
+        expected = [half_quadratic.denoised(plane, level, prior) for plane in planes]
+        if level == images.COARSE:
+            for number in (1, 2):
+                small = half_quadratic.denoised(images.halved(planes[number]), level / 2, prior)
+                expected[number] = images.doubled(small, (51, 71))
+        found = denoise(seen, level, prior=priors["cosine"])
+        assert_allclose(found, np.stack(expected, 2) @ images.OPPONENT, rtol=0, atol=1e-12)
+
+
+def test_differences_smaller_than_two_patches_are_restored_as_they_are(priors, photograph):
+    seen = noisy(np.stack([photograph, photograph[::-1], photograph], 2)[:11, :30])
+    planes = np.moveaxis(seen @ images.OPPONENT.T, 2, 0)
+    expected = [half_quadratic.denoised(plane, NOISE, prior_of(priors["cosine"])) for plane in planes]
+    found = denoise(seen, NOISE, prior=priors["cosine"])
+    assert_allclose(found, np.stack(expected, 2) @ images.OPPONENT, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", [(7, 8), (20, 31), (64, 65)])
+def test_halves_are_means_of_four_pixels_and_double_to_the_same_shape(shape):
+    plane = RNG.random(shape)
+    found = images.halved(plane)
+    for i, j in np.ndindex(found.shape):
+        rows, columns = ([min(2 * k + e, n - 1) for e in (0, 1)] for k, n in zip((i, j), shape, strict=True))
+        assert_allclose(found[i, j], plane[np.ix_(rows, columns)].mean(), rtol=1e-14)
+    assert images.doubled(found, shape).shape == shape
+    # Splines of few pixels are not exact.
+    assert_allclose(
+        images.doubled(np.full(found.shape, 0.7), shape), 0.7, rtol=1e-13 if 64 in shape else 2e-5
+    )
+
+
+def test_doubling_lays_pixels_where_they_were():
+    """Centres of 2 x 2 pixels lie between pixels: a slope of grey comes back but for its ends."""
+    slope = np.add.outer(0.01 * np.arange(60.0), 0.02 * np.arange(60.0))
+    found = images.doubled(images.halved(slope), slope.shape)
+    assert_allclose(found[16:-16, 16:-16], slope[16:-16, 16:-16], atol=1e-6)
 
 
 def test_the_opponent_basis_is_orthonormal():

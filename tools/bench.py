@@ -6,7 +6,7 @@ import warnings
 
 from sklearn.exceptions import ConvergenceWarning
 
-from tools import bench_convolutional, bench_full, bench_patches, timing
+from tools import bench_convolutional, bench_full, bench_patches, bench_restoration, timing
 from tools.project import REPOSITORY
 
 
@@ -16,7 +16,7 @@ def main():
     print(platform.processor() or platform.machine())
     print(timing.HEADER)
     rows = []
-    for part in (bench_patches, bench_convolutional, bench_full):
+    for part in (bench_patches, bench_convolutional, bench_full, bench_restoration):
         for row in part.rows():
             rows.append(row)
             print(row, flush=True)

@@ -2,6 +2,7 @@
 
 import math
 
+from gmmlib.em.workers import Workers
 from gmmlib.full import choice
 
 
@@ -18,8 +19,9 @@ class OfFull:
     def estimator(self, noise_variance):
         """A function of a block of patches (n, side, side), which estimates the clean ones."""
         weights, means, covariances = self.mixture.weights_, self.mixture.means_, self.mixture.covariances_
-        noisy = choice.noisy(weights, means, covariances, noise_variance)
-        bounds = choice.bounds(weights, covariances, noisy)
+        with Workers(1, 1):  # several threads of BLAS have other last digits, from 12 x 12 pixels on
+            noisy = choice.noisy(weights, means, covariances, noise_variance)
+            bounds = choice.bounds(weights, covariances, noisy)
 
         def estimate(patches):
             rows = patches.reshape(len(patches), -1)
