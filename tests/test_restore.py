@@ -461,9 +461,11 @@ def test_masks_that_cannot_be(mask, message, priors):
 
 def test_priors_that_cannot_be(priors):
     image = np.zeros((9, 9))
-    for prior in (None, "fast", object()):
+    for prior in (None, 3, object()):
         with pytest.raises(ValueError, match="prior must be a fitted FullGMM or ConvolutionalGMM of patches"):
             denoise(image, 0.1, prior=prior)
+    with pytest.raises(FileNotFoundError):
+        denoise(image, 0.1, prior="quick")
     with pytest.raises(NotFittedError):
         denoise(image, 0.1, prior=FullGMM(2))
     rows = RNG.standard_normal((50, 35))

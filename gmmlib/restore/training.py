@@ -8,7 +8,7 @@ from gmmlib import ConvolutionalGMM, FullGMM, _checks, patches
 
 ITERATIONS = 3  # of EM on the first sample
 BATCH = 25_000  # patches: 125 for each of 200 components
-RIDGE = 1e-6  # variance added to each pixel; that of rounding to 8 bits is 1.3 times that
+RIDGE = 1e-6  # variance added to each pixel; rounding to 8 bits has added 1.3 times as much
 
 
 def full(
