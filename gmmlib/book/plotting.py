@@ -159,9 +159,11 @@ def named_points(names, x, y, xlabel, ylabel, *, lines=None):
         axes.margins(x=0.25, y=0.1)
         for name, *place in zip(names, x, y, strict=True):
             axes.annotate(name, place, (5, -4), textcoords="offset points", va="top", fontsize=8)
-        for name, level in (lines or {}).items():
+        axes.xaxis.set_major_formatter("{x:g}")
+        for number, (name, level) in enumerate((lines or {}).items()):
             axes.axhline(level, color="0.6", ls="--", lw=0.8)
-            axes.annotate(name, (0, level), (3, 2), axes.get_yaxis_transform(), "offset points", fontsize=8)
+            beside = (3 + 45 * (number % 2), 2)  # levels may be near each other
+            axes.annotate(name, (0, level), beside, axes.get_yaxis_transform(), "offset points", fontsize=8)
         axes.set(xlabel=xlabel, ylabel=ylabel)
     return figure
 
