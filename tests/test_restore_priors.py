@@ -114,7 +114,7 @@ def test_training_replaces_nothing_unless_told(cache, folder, quick, tmp_path, c
     mine.write_text("something else")
     assert run("train", "--images", folder, "-o", mine) == 1
     assert capsys.readouterr().err == (
-        f"{mine} is there already. Pass --overwrite to replace it, or name another by -o.\n"
+        f"{mine} is there already. Pass --overwrite to replace it, or name another file by -o.\n"
     )
     assert mine.read_text() == "something else"
     assert run("train", "--images", folder, "-o", mine, "--overwrite") == 0
