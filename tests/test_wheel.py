@@ -91,12 +91,25 @@ def test_the_lines_of_the_readme_run_on_a_plain_install(bare, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["model.npz"]
 
 
+def test_a_plain_install_restores_arrays(bare, tmp_path):
+    program = """
+import numpy as np
+from gmmlib import restore
+clean = np.kron(np.indices((6, 7)).sum(axis=0) % 2, np.ones((8, 8))) / 2 + 0.25
+noisy = clean + 0.1 * np.random.default_rng(0).standard_normal(clean.shape)
+print(((restore.denoise(noisy, 0.1) - clean) ** 2).mean() < 0.005)
+"""
+    done = run(bare, program, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "True\n", "")
+
+
 @pytest.mark.parametrize(
     ("program", "package", "extra"),
     [
         ("from gmmlib import plotting", "matplotlib", "plot"),
         ("from gmmlib import gallery", "matplotlib", "plot"),
-        ("from gmmlib import datasets", "platformdirs", "data"),
+        ("from gmmlib import datasets", "PIL", "data"),
+        ("from gmmlib.data import catalogue", "platformdirs", "data"),
         ("from gmmlib.data import pictures", "PIL", "data"),
         ("from gmmlib.restore import files", "PIL", "data"),
         ("from gmmlib.restore import tiff", "tifffile", "data"),
