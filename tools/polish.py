@@ -2,6 +2,7 @@
 
 - The theme draws its icons twice: by a font, which browsers refuse to pages read from disk, and by 1.5 MB
   of script. The font moves into its style sheet, and the script goes.
+- Maps of compressed sources and translations of the theme are for its makers; no page reads them.
 - Formulas take 2 MB of MathJax, which pages without one do without.
 - Thebe would run code on a server of others; nothing here uses it.
 - Entries of the bibliography have a role that has been withdrawn from the standard.
@@ -21,6 +22,12 @@ LEFT_OUT = (
 MATHJAX = re.compile(
     r"[ \t]*<script>window\.MathJax = [^<]*</script>\n|[ \t]*<script[^>]*mathjax[^>]*></script>\n"
 )
+UNREAD = (
+    "_static/**/*.map",
+    "_static/locales/**/*",
+    "_static/vendor/fontawesome/*/js/*",
+    "_static/vendor/fontawesome/*/webfonts/*",
+)
 FORMULA = re.compile(r'class="[^"]*\bmath\b')
 
 
@@ -28,6 +35,8 @@ def polish(folder):
     """Rewrite the pages under `folder`, and the style sheet of their icons."""
     for sheet in folder.glob("_static/vendor/fontawesome/*/css/all.min.css"):
         sheet.write_text(with_fonts(sheet), encoding="utf-8")
+    for path in {path for pattern in UNREAD for path in folder.glob(pattern) if path.is_file()}:
+        path.unlink()
     for path in folder.rglob("*.html"):
         text = path.read_text(encoding="utf-8")
         path.write_text(polished(text), encoding="utf-8")
