@@ -75,4 +75,4 @@ def test_no_page_loads_anything_remote(published):
 
 def test_the_site_stays_small(published):
     total = sum(path.stat().st_size for path in published.rglob("*") if path.is_file())
-    assert total < 42e6, f"the site holds {total / 1e6:.1f} MB; draw fewer or smaller figures"
+    assert total < 40e6, f"the site holds {total / 1e6:.1f} MB; draw fewer or smaller figures"
