@@ -35,8 +35,10 @@ def polish(folder):
     """Rewrite the pages under `folder`, and the style sheet of their icons."""
     for sheet in folder.glob("_static/vendor/fontawesome/*/css/all.min.css"):
         sheet.write_text(with_fonts(sheet), encoding="utf-8")
-    for path in {path for pattern in UNREAD for path in folder.glob(pattern) if path.is_file()}:
-        path.unlink()
+    for pattern in UNREAD:
+        for path in sorted(folder.glob(pattern)):
+            if path.is_file():
+                path.unlink()
     for path in folder.rglob("*.html"):
         text = path.read_text(encoding="utf-8")
         path.write_text(polished(text), encoding="utf-8")
